@@ -1,0 +1,1 @@
+"""DRCT: Saving Image Super-Resolution away from Information Bottleneck (CVPRW 2024)."""

@@ -1,0 +1,1 @@
+"""iTransformer: Inverted Transformers Are Effective for Time Series Forecasting (ICLR 2024)."""

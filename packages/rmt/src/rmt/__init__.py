@@ -1,0 +1,1 @@
+"""RMT: Retentive Networks Meet Vision Transformers (CVPR 2024)."""

@@ -1,0 +1,57 @@
+"""What the papers of formers share."""
+
+from attention_core.attention import attend, attention_weights, cached_per_size
+from attention_core.checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    load_state,
+    read_checkpoint,
+    rename,
+)
+from attention_core.config import (
+    from_dict,
+    replace,
+    require,
+    require_choice,
+    require_fraction,
+    require_positive,
+    to_dict,
+)
+from attention_core.counting import count_flops, count_parameters, flops_of
+from attention_core.files import atomic_directory, atomic_path, write_text
+from attention_core.golden import GoldenCase, golden_cases
+from attention_core.model import PaperModel
+from attention_core.paper import Benchmark, Claim, Evidence, Paper, Run, growth_exponent
+
+__all__ = [
+    "Benchmark",
+    "Checkpoint",
+    "CheckpointError",
+    "Claim",
+    "Evidence",
+    "GoldenCase",
+    "Paper",
+    "PaperModel",
+    "Run",
+    "atomic_directory",
+    "atomic_path",
+    "attend",
+    "attention_weights",
+    "cached_per_size",
+    "count_flops",
+    "count_parameters",
+    "flops_of",
+    "from_dict",
+    "golden_cases",
+    "growth_exponent",
+    "load_state",
+    "read_checkpoint",
+    "rename",
+    "replace",
+    "require",
+    "require_choice",
+    "require_fraction",
+    "require_positive",
+    "to_dict",
+    "write_text",
+]

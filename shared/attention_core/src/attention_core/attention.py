@@ -1,0 +1,81 @@
+"""Scaled dot-product attention as the papers use it, and tables kept per size."""
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import ParamSpec
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+P = ParamSpec("P")
+
+
+def attend(
+    query: Float[Tensor, "*batch queries dim"],
+    key: Float[Tensor, "*batch keys dim"],
+    value: Float[Tensor, "*batch keys value_dim"],
+    bias: Float[Tensor, "..."] | Bool[Tensor, "..."] | None = None,
+    *,
+    dropout: float = 0.0,
+    scale: float | None = None,
+) -> Float[Tensor, "*batch queries value_dim"]:
+    """softmax(scale * query keyᵀ + bias) value, fused; memory grows with queries + keys.
+
+    Args:
+        query: one vector per position that asks.
+        key: one vector per position asked.
+        value: what each asked position gives.
+        bias: added to the logits, or a mask that is true where attention is allowed;
+            broadcast against [*batch, queries, keys].
+        dropout: rate on the weights; the caller passes 0 in evaluation.
+        scale: of the logits; 1/sqrt(dim) by default.
+    """
+    if bias is not None and bias.dtype != torch.bool:
+        bias = bias.to(query.dtype)
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=bias, dropout_p=dropout, scale=scale
+    )
+
+
+def attention_weights(
+    query: Float[Tensor, "*batch queries dim"],
+    key: Float[Tensor, "*batch keys dim"],
+    bias: Float[Tensor, "..."] | Bool[Tensor, "..."] | None = None,
+    *,
+    scale: float | None = None,
+) -> Float[Tensor, "*batch queries keys"]:
+    """The weights that :func:`attend` applies, for looking at: memory grows with queries x keys."""
+    logits = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if bias is not None:
+        masked = bias.dtype == torch.bool
+        logits = logits.masked_fill(~bias, -torch.inf) if masked else logits + bias
+    return logits.softmax(-1)
+
+
+def cached_per_size(build: Callable[P, Tensor], *, most: int = 32) -> Callable[P, Tensor]:
+    """Decorator: keep the tensors that ``build`` makes from hashable arguments (sizes, device).
+
+    The ``most`` recently used are kept. A kept tensor never takes part in autograd and is usable in
+    training even if it was first built under ``inference_mode``. Inside ``torch.compile`` and
+    ``torch.export`` the table becomes part of the graph instead.
+    """
+    kept: OrderedDict[object, Tensor] = OrderedDict()
+
+    @functools.wraps(build)
+    def table(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        if torch.compiler.is_compiling():
+            return build(*args, **kwargs)
+        # A builder's factory calls obey `with torch.device(...)`, and so must the memory.
+        key = (args, tuple(sorted(kwargs.items())), torch.get_default_device())
+        if key not in kept:
+            with torch.inference_mode(False), torch.no_grad():
+                kept[key] = build(*args, **kwargs)
+            if len(kept) > most:
+                kept.popitem(last=False)
+        kept.move_to_end(key)
+        return kept[key]
+
+    return table

@@ -1,0 +1,1 @@
+"""Data, protocol, metrics and training that forecasting papers share."""

@@ -1,0 +1,1 @@
+"""The workbench: list, show, verify, reproduce and bench the papers of formers."""

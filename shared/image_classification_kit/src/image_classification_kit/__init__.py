@@ -1,0 +1,1 @@
+"""Data, recipe, metrics and commands that image classification papers share."""

@@ -1,0 +1,1 @@
+"""Data, metrics, tiling and commands that image restoration papers share."""
