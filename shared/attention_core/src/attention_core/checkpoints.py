@@ -26,13 +26,16 @@ class CheckpointError(ValueError):
     """A checkpoint that can't be read, or doesn't fit the model."""
 
 
-def read_checkpoint(source: Checkpoint, *, wrapper: str | None = None) -> dict[str, Tensor]:
+def read_checkpoint(
+    source: Checkpoint, *, wrapper: str | None = None, strip: bool = True
+) -> dict[str, Tensor]:
     """The tensors of a checkpoint by their names, without wrapper and common prefix.
 
     Args:
         source: ``.safetensors``, or anything ``torch.save`` wrote; or a mapping already loaded.
         wrapper: the entry that holds the weights (``"params"``); by default the first of
             ``WRAPPERS`` that is there.
+        strip: whether a prefix that all names share (``module.``) is removed.
 
     Raises:
         CheckpointError: not a checkpoint, no tensors in it, no such wrapper, or a pickle that
@@ -45,7 +48,7 @@ def read_checkpoint(source: Checkpoint, *, wrapper: str | None = None) -> dict[s
         name = "the mapping" if isinstance(source, Mapping) else str(source)
         found = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else content
         raise CheckpointError(f"{name} holds no tensors; its entries: {found or 'none'}")
-    for prefix in (*PREFIXES, *PREFIXES):  # twice: wrappers nest, as in module._orig_mod.
+    for prefix in (*PREFIXES, *PREFIXES) if strip else ():  # twice, as in module._orig_mod.
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
