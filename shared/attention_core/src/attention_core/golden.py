@@ -107,7 +107,7 @@ def golden_cases(package: str) -> list[GoldenCase]:
 
 def seeded_tensor(key: str, shape: tuple[int, ...]) -> Tensor:
     """The value that the rule gives to the checkpoint entry ``key`` of ``shape``."""
-    x = np.asarray(_generator(key).standard_normal(shape, dtype=np.float32))
+    x: np.ndarray = np.asarray(_generator(key).standard_normal(shape, dtype=np.float32))
     if key.endswith("running_var"):
         x = 1 + 0.1 * np.abs(x)
     elif key.endswith("running_mean") or x.ndim == 0:

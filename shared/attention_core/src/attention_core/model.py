@@ -81,15 +81,16 @@ class PaperModel(nn.Module, PyTorchModelHubMixin):
         cls,
         *,
         model_id: str,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
         map_location: str = "cpu",
         strict: bool = True,
-        config: Any = None,
+        **model_kwargs: Any,
     ) -> Self:
+        config = model_kwargs.get("config")
         if config is None:
             raise FileNotFoundError(f"{model_id} holds no config.json")
         if Path(model_id).is_dir():

@@ -98,7 +98,7 @@ def train_loader(
     batches = EpochBatches(
         len(dataset),
         batch_size,
-        epoch=lambda: trainer.fit_loop.epoch_progress.current.processed,
+        epoch=lambda: _epochs_done(trainer),
         drop_last=drop_last,
         rank=trainer.global_rank,
         world_size=trainer.world_size,
@@ -113,6 +113,12 @@ def eval_loader(dataset: Any, trainer: Trainer, batch_size: int, **options: Any)
         len(dataset), batch_size, rank=trainer.global_rank, world_size=trainer.world_size
     )
     return DataLoader(dataset, batch_sampler=batches, **options)
+
+
+def _epochs_done(trainer: Trainer) -> int:
+    # Right also while a resumed run sets up its loader, when `current_epoch` is one behind.
+    done: Any = trainer.fit_loop.epoch_progress.current
+    return done.processed
 
 
 def _seed_worker(worker: int) -> None:
