@@ -1,0 +1,375 @@
+"""The command line of the workbench."""
+
+import contextlib
+import functools
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sized
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+app = typer.Typer(
+    help="List, show, verify, reproduce and bench the papers that are installed.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+PaperName = Annotated[str, typer.Argument(metavar="PAPER", help="A name that `list` shows.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")]
+
+MARKS = {
+    "holds": "[green]✓ holds[/]",
+    "fails": "[red]✗ fails[/]",
+    "error": "[yellow]! error[/]",
+    "not run": "[dim]· not run[/]",
+}
+
+
+def main() -> None:
+    """Entry point of the ``formers`` script."""
+    app()
+
+
+@app.command("list")
+def list_papers(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder of recorded results; may be given more than once."),
+    ] = None,
+) -> None:
+    """List every paper with its domain, year, variants and what is known of its claims."""
+    from formers.registry import installed
+
+    rows = [_overview(found, _roots(results)) for found in installed()]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    if not rows:
+        _console().print("no papers are installed; each is a package of its own: formers-<paper>")
+        return
+    table = Table("paper", "domain", "year", "variants", "held", "failed", "not run")
+    for row in rows:
+        if "error" in row:
+            table.add_row(row["paper"], "[red]error[/]")
+            continue
+        claims = row["claims"]
+        failed = str(claims["failed"]) + (f" ({claims['error']} error)" if claims["error"] else "")
+        table.add_row(
+            row["paper"],
+            row["domain"],
+            str(row["year"]),
+            str(len(row["variants"])),
+            str(claims["held"]),
+            failed,
+            str(claims["not run"]),
+        )
+    console = _console()
+    console.print(table)
+    for row in rows:
+        if "error" in row:
+            console.print(f"[red]error:[/] {escape(row['error'])}", highlight=False)
+
+
+@app.command()
+def show(name: PaperName) -> None:
+    """Show one paper: identity, variants with parameters and FLOPs, claims, commands, BibTeX."""
+    paper = _find(name)
+    console = _console()
+    link = f"arXiv {paper.arxiv}" if paper.arxiv else "no arXiv number"
+    console.print(f"[bold]{escape(paper.title)}[/]", highlight=False)
+    console.print(f"{escape(paper.authors)} · {escape(paper.venue)} {paper.year} · {link}")
+    console.print(f"{paper.domain} · authors' code: {escape(paper.official)}")
+    console.print(f"\n{escape(paper.summary)}\n")
+    if paper.variants:
+        console.print(_variants(paper))
+    if paper.claims:
+        table = Table("claim", "statement", "source", "paper says", "cost", title="claims")
+        for claim in paper.claims:
+            row = (claim.id, claim.statement, claim.source, claim.paper_says, claim.cost)
+            table.add_row(*map(escape, row))
+        console.print(table)
+    for what, command in paper.commands.items():
+        console.print(f"[dim]# {escape(what)}[/]\n{escape(command)}", highlight=False)
+    print(f"\n{paper.bibtex.strip()}")
+
+
+@app.command()
+def verify(
+    name: PaperName,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A file of the authors' weights to identify.")
+    ] = None,
+) -> None:
+    """Check the package against the authors' code: golden cases, parameter counts, your file."""
+    from attention_core import CheckpointError
+
+    from formers.verify import check_cases, count_variants, identify
+
+    paper = _find(name)
+    console = _console()
+    failed = False
+
+    table = Table("case", "outputs", "farthest", "deviation", "tolerance", "", title="golden cases")
+    with _progress() as progress:
+        for case in progress(check_cases(paper), "golden cases"):
+            failed |= not case.passed
+            if case.error:
+                table.add_row(case.case, "", escape(case.error), "", "", _mark(False))
+                continue
+            figures = (f"{case.deviation:.1e}", f"{case.tolerance:.0e}")
+            table.add_row(
+                case.case, str(case.outputs), escape(case.output), *figures, _mark(case.passed)
+            )
+    console.print(table if table.row_count else f"{name} carries no golden cases")
+
+    table = Table("variant", "parameters", "expected", "", title="parameter counts")
+    for count in count_variants(paper):
+        failed |= not count.passed
+        counted = "no such variant" if count.counted is None else f"{count.counted:,}"
+        table.add_row(count.variant, counted, f"{count.expected:,}", _mark(count.passed))
+    console.print(table if table.row_count else f"{name} names no parameter counts")
+
+    if checkpoint is not None:
+        try:
+            found = identify(paper, checkpoint)
+        except (CheckpointError, FileNotFoundError) as error:
+            _fail(str(error), code=2 if isinstance(error, FileNotFoundError) else 1)
+        failed |= not found.passed
+        if not found.passed:
+            console.print(f"{_mark(False)} {checkpoint} ({found.entries} tensors) fits no network:")
+            for reason in found.errors:
+                console.print(f"  {reason}", markup=False, highlight=False)
+        else:
+            which = " or ".join(found.variants) or f"no published size: {found.differences}"
+            console.print(
+                f"{_mark(True)} {checkpoint} is {found.model}, {escape(which)}: all "
+                f"{found.entries} tensors accounted for, {found.weights:,} parameters"
+            )
+    raise typer.Exit(int(failed))
+
+
+@app.command()
+def reproduce(
+    name: PaperName,
+    claim: Annotated[
+        list[str] | None, typer.Option(help="Only this claim; may be given more than once.")
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Up to 20 minutes a claim instead of seconds.")
+    ] = False,
+    output: Annotated[
+        Path, typer.Option(help="Results go to OUTPUT/PAPER; docs/results is what the site shows.")
+    ] = Path("runs"),
+    device: Device = "cpu",
+    seed: int = 0,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure again what is already recorded.")
+    ] = False,
+) -> None:
+    """Measure the paper's claims and compare with what the paper says."""
+    from formers import reproduce as reproduction
+
+    paper = _find(name)
+    device = _device(device)
+    try:
+        claims = [paper.claim(c) for c in claim] if claim else list(paper.claims)
+    except ValueError as error:
+        _fail(str(error))
+    outcomes = []
+    with _progress() as progress:
+        steps = reproduction.reproduce(
+            paper, claims, root=output, progress=progress, full=full, device=device, seed=seed,
+            fresh=fresh,
+        )  # fmt: skip
+        try:
+            for outcome in progress(steps, "claims", total=len(claims)):
+                outcomes.append(outcome)
+                progress.say(_progress_line(outcome))
+        except (OSError, ValueError) as error:  # the results file, not a claim
+            _fail(str(error))
+    _print_outcomes(outcomes, output / paper.slug)
+    raise typer.Exit(int(any(outcome.status == "error" for outcome in outcomes)))
+
+
+def _overview(found: Any, roots: list[Path]) -> dict[str, Any]:
+    from formers.records import latest_claims
+
+    paper = found.paper
+    if paper is None:
+        return {"paper": found.name, "error": found.error}
+    try:
+        records = latest_claims(paper.slug, roots)
+    except ValueError as error:
+        return {"paper": found.name, "error": str(error)}
+    states = [records[c.id]["status"] if c.id in records else "not run" for c in paper.claims]
+    names = {"holds": "held", "fails": "failed", "error": "error", "not run": "not run"}
+    return {
+        "paper": found.name,
+        "title": paper.title,
+        "domain": paper.domain,
+        "year": paper.year,
+        "venue": paper.venue,
+        "variants": list(paper.variants),
+        "claims": {name: states.count(state) for state, name in names.items()},
+    }
+
+
+def _variants(paper: Any) -> Table:
+    import torch
+    from attention_core import count_parameters, flops_of
+
+    table = Table("variant", "parameters", "FLOPs", title="variants (forward of one input)")
+    for name, config in paper.variants.items():
+        with torch.device("meta"):
+            parameters = count_parameters(paper.build(config))
+        flops = "-"
+        if paper.inputs is not None:
+            build = functools.partial(paper.build, config)
+            flops = _si(flops_of(build, functools.partial(paper.inputs, config, None, 1)))
+        table.add_row(name, f"{parameters:,}", flops)
+    return table
+
+
+def _progress_line(outcome: Any) -> str:
+    record = outcome.record
+    if record is None:
+        return f"{MARKS['not run']} {outcome.claim.id}"
+    when = f"kept from {record['date'][:10]}" if outcome.kept else f"{record['seconds']:.1f} s"
+    return f"{MARKS[outcome.status]} {outcome.claim.id} [dim]({when})[/]"
+
+
+def _print_outcomes(outcomes: list[Any], folder: Path) -> None:
+    from formers.reproduce import tables
+
+    console = _console()
+    table = Table("claim", "paper says", "measured", "holds")
+    for outcome in outcomes:
+        claim, record = outcome.claim, outcome.record
+        measured = record["measured"] if record else f"not run here ({claim.cost})"
+        table.add_row(
+            f"[bold]{claim.id}[/]\n{escape(claim.statement)}",
+            f"{escape(claim.paper_says)}\n[dim]{escape(claim.source)}[/]",
+            escape(measured),
+            MARKS[outcome.status],
+        )
+    console.print(table)
+    for outcome in outcomes:
+        claim, record = outcome.claim, outcome.record
+        if record is None:
+            console.print(f"{claim.id}, not run here:", highlight=False)
+            print(f"  {claim.command}")
+            continue
+        for extra in tables(record):
+            columns = [escape(str(column)) for column in extra["columns"]]
+            shown = Table(*columns, title=extra.get("title") or claim.id)
+            for row in extra["rows"]:
+                shown.add_row(*(escape(_cell(value)) for value in row))
+            console.print(shown)
+        if record.get("note"):
+            console.print(f"{claim.id}: {escape(record['note'])}", highlight=False)
+    kept = sum(outcome.kept for outcome in outcomes)
+    if kept:
+        console.print(f"{kept} kept from an earlier run; --fresh measures again", highlight=False)
+    if any(outcome.record for outcome in outcomes):
+        print(f"results: {folder / 'reproduce.json'}")
+    for outcome in outcomes:
+        for figure in (outcome.record or {}).get("figures", ()):
+            print(f"figure: {folder / figure}")
+        if outcome.status == "error":
+            print(f"traceback: {folder / outcome.claim.id / 'error.txt'}")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def _si(value: float) -> str:
+    """Three digits and a prefix: ``18.3 G``."""
+    power = 0
+    while abs(value) >= 999.5 and power < 5:
+        value, power = value / 1000, power + 1
+    return f"{value:.3g} {' kMGTP'[power]}".strip()
+
+
+def _mark(passed: bool) -> str:
+    return "[green]✓[/]" if passed else "[red]✗[/]"
+
+
+def _find(name: str) -> Any:
+    from formers.registry import PaperError, find
+
+    try:
+        return find(name)
+    except ValueError as error:
+        _fail(str(error))
+    except PaperError as error:
+        _fail(str(error), code=1)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        _fail(f"--device {name}: {str(error).splitlines()[0]}")
+    return name
+
+
+def _roots(results: list[Path] | None) -> list[Path]:
+    from formers.records import PUBLISHED, WORKING
+
+    return results or [PUBLISHED, WORKING]
+
+
+class Bars:
+    """Wraps iterables in progress bars of one display; what ``Run.progress`` is."""
+
+    def __init__(self, display: Progress) -> None:
+        self.display = display
+
+    def __call__(
+        self, steps: Iterable[Any], description: str, total: int | None = None
+    ) -> Iterator[Any]:
+        if total is None and isinstance(steps, Sized):
+            total = len(steps)
+        task = self.display.add_task(description, total=total)
+        try:
+            for step in steps:
+                yield step
+                self.display.advance(task)
+        finally:
+            self.display.remove_task(task)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        self.display.console.print(line, highlight=False)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Bars]:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as display:
+        yield Bars(display)
+
+
+def _console() -> Console:
+    """Standard output; a pipe is not a terminal of 80 columns, so nothing is cut there."""
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def _fail(message: str, code: int = 2) -> Any:
+    Console(stderr=True).print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(code)

@@ -1,0 +1,3 @@
+"""A paper whose package does not load."""
+
+raise ImportError("the field's library\nis missing")
