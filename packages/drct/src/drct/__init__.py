@@ -1,1 +1,5 @@
-"""DRCT: Saving Image Super-Resolution away from Information Bottleneck (CVPRW 2024)."""
+"""DRCT: super-resolution by densely connected window transformers."""
+
+from drct.model import DRCT, VARIANTS, DRCTConfig
+
+__all__ = ["DRCT", "VARIANTS", "DRCTConfig"]

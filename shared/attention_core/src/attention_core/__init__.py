@@ -22,6 +22,13 @@ from attention_core.files import atomic_directory, atomic_path, write_text
 from attention_core.golden import GoldenCase, golden_cases
 from attention_core.model import PaperModel
 from attention_core.paper import Benchmark, Claim, Evidence, Paper, Run, growth_exponent
+from attention_core.windows import (
+    WindowAttention,
+    WindowGrid,
+    relative_position_bias,
+    relative_position_index,
+    window_attention,
+)
 
 __all__ = [
     "Benchmark",
@@ -33,6 +40,8 @@ __all__ = [
     "Paper",
     "PaperModel",
     "Run",
+    "WindowAttention",
+    "WindowGrid",
     "atomic_directory",
     "atomic_path",
     "attend",
@@ -46,6 +55,8 @@ __all__ = [
     "growth_exponent",
     "load_state",
     "read_checkpoint",
+    "relative_position_bias",
+    "relative_position_index",
     "rename",
     "replace",
     "require",
@@ -53,5 +64,6 @@ __all__ = [
     "require_fraction",
     "require_positive",
     "to_dict",
+    "window_attention",
     "write_text",
 ]

@@ -1,0 +1,383 @@
+"""Windows over an image, shifted or not, and attention inside them with a learned bias.
+
+A learned bias is what makes window attention slow to train: scaled_dot_product_attention leaves its
+fused path as soon as the bias needs a gradient, and keeps every attention map for the backward
+pass. :func:`window_attention` runs the forward pass fused and recomputes the maps in the backward
+pass, a few windows at a time, where the gradient of the bias is a sum over windows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from attention_core.attention import attend, cached_per_size
+
+MASKED = -100.0
+"""What Swin and its successors add to the logits of pairs that only the shift brought together."""
+MAPS_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
+"""Attention maps that the backward pass holds at a time; on a CPU they should stay in its cache."""
+ALIGNMENT = 8
+"""Head sizes are padded to a multiple of this: what fused kernels take, and what runs fast."""
+
+
+@dataclass(frozen=True)
+class WindowGrid:
+    """How maps of ``size`` are cut into windows after a cyclic shift up and left by ``shift``.
+
+    Without a shift the windows of each image come row by row. With one, they come by *kind*, and
+    images within a kind: the windows that the shift left whole, then those of the last column, of
+    the last row, and of the corner. Windows of one kind share one mask, so nothing grows with the
+    number of windows.
+
+    Raises:
+        ValueError: when the windows do not tile the map, or the shift exceeds a window.
+    """
+
+    size: tuple[int, int]
+    window: tuple[int, int]
+    shift: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        for side, window, shift in zip(self.size, self.window, self.shift, strict=True):
+            if window < 1 or side < 1 or side % window:
+                raise ValueError(
+                    f"a map of {self.size[0]} x {self.size[1]} is not a whole number of windows of "
+                    f"{self.window[0]} x {self.window[1]}: pad it to a multiple first"
+                )
+            if not 0 <= shift < window:
+                raise ValueError(f"shift={self.shift}: must be at least 0 and below {self.window}")
+
+    @property
+    def shifted(self) -> bool:
+        return self.shift != (0, 0)
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """Windows of each kind in one image: whole, last column, last row, corner."""
+        rows, columns = (s // w for s, w in zip(self.size, self.window, strict=True))
+        if not self.shifted:
+            return rows * columns, 0, 0, 0
+        return (rows - 1) * (columns - 1), rows - 1, columns - 1, 1
+
+    def partition(self, image: Float[Tensor, "b h w dim"]) -> Float[Tensor, "windows tokens dim"]:
+        """The windows of a batch of maps, rows of a window one after another."""
+        if not self.shifted:
+            (height, width), window = self.size, self.window
+            return rearrange(
+                image,
+                "b (row y) (column x) dim -> (b row column) (y x) dim",
+                row=height // window[0],
+                column=width // window[1],
+            )
+        tokens = rearrange(image, "b h w dim -> (b h w) dim")
+        there, back = self._order(len(image), image.device)
+        taken = _Reorder.apply(tokens, there, back)
+        return rearrange(taken, "(n tokens) dim -> n tokens dim", tokens=self._tokens)
+
+    def merge(self, windows: Float[Tensor, "windows tokens dim"]) -> Float[Tensor, "b h w dim"]:
+        """The maps that :meth:`partition` cut."""
+        height, width = self.size
+        if not self.shifted:
+            return rearrange(
+                windows,
+                "(b row column) (y x) dim -> b (row y) (column x) dim",
+                row=height // self.window[0],
+                column=width // self.window[1],
+                y=self.window[0],
+            )
+        tokens = rearrange(windows, "n tokens dim -> (n tokens) dim")
+        there, back = self._order(len(tokens) // (height * width), windows.device)
+        put = _Reorder.apply(tokens, back, there)
+        return rearrange(put, "(b h w) dim -> b h w dim", h=height, w=width)
+
+    def masks(self, device: torch.device) -> Float[Tensor, "kinds tokens tokens"]:
+        """Added to the logits of each kind: 0, or ``MASKED`` between what was not adjacent."""
+        return _kind_masks(self.window, self.shift, device)
+
+    @property
+    def _tokens(self) -> int:
+        return self.window[0] * self.window[1]
+
+    def _order(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        order = _kind_order(batch, self.size, self.window, self.shift, device)
+        return order[0], order[1]
+
+
+def window_attention(
+    query: Float[Tensor, "windows heads queries dim"],
+    key: Float[Tensor, "windows heads keys dim"],
+    value: Float[Tensor, "windows heads keys dim"],
+    bias: Float[Tensor, "heads queries keys"] | None = None,
+    grid: WindowGrid | None = None,
+    *,
+    scale: float | None = None,
+) -> Float[Tensor, "windows heads queries dim"]:
+    """Attention inside each window, fused in both passes even where ``bias`` learns.
+
+    Args:
+        query: one vector per head and position of each window.
+        key: likewise; a window may look at more keys than it has queries.
+        value: likewise.
+        bias: added to the logits of every window.
+        grid: where the windows come from; with a shift its masks are added too.
+        scale: of the logits; 1/sqrt(dim) by default.
+    """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    if grid is None or not grid.shifted:
+        if bias is None:
+            return attend(query, key, value, scale=scale)
+        counts, biases = [len(query)], bias[None]
+    else:
+        masks = grid.masks(query.device)[:, None].to(query.dtype if bias is None else bias.dtype)
+        images = len(query) // sum(grid.counts)
+        counts = [images * count for count in grid.counts]
+        biases = masks if bias is None else bias + masks
+    if torch.is_grad_enabled() and biases.requires_grad:
+        biases = biases.expand(-1, query.shape[1], -1, -1)
+        return _kinds_attention(query, key, value, biases, counts, scale).transpose(1, 2)
+    return _attend_kinds(query, key, value, biases, counts, scale).transpose(1, 2)
+
+
+def relative_position_index(
+    window: tuple[int, int], device: torch.device
+) -> Int[Tensor, "tokens tokens"]:
+    """Row of a relative position table for each pair of positions in a window.
+
+    The table has (2h-1)(2w-1) rows; the pair (i, j) reads row
+    (y_i - y_j + h - 1)(2w - 1) + x_i - x_j + w - 1, as in Swin and its successors.
+    """
+    return _relative_position_index(window, device)
+
+
+def relative_position_bias(
+    table: Float[Tensor, "offsets heads"], window: tuple[int, int]
+) -> Float[Tensor, "heads tokens tokens"]:
+    """The bias of each head for each pair of positions, read from a table of offsets."""
+    index = _relative_position_index(window, table.device)
+    return rearrange(F.embedding(index, table), "i j heads -> heads i j")
+
+
+class WindowAttention(nn.Module):
+    """Self-attention in windows with a learned bias per head and offset (Swin Transformer, Eq. 4).
+
+    ``alignment`` pads each head with zeros to a multiple of it, which changes no result; 1 turns
+    that off, for counting operations.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        window: tuple[int, int],
+        *,
+        qkv_bias: bool = True,
+        alignment: int = ALIGNMENT,
+    ) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"dim={dim} is not a multiple of heads={heads}")
+        self.heads, self.window, self.alignment = heads, window, alignment
+        offsets = (2 * window[0] - 1) * (2 * window[1] - 1)
+        self.table = nn.Parameter(torch.empty(offsets, heads))
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        nn.init.trunc_normal_(self.table, std=0.02)
+
+    def forward(
+        self, x: Float[Tensor, "b h w dim"], shift: tuple[int, int] = (0, 0)
+    ) -> Float[Tensor, "b h w dim"]:
+        grid = WindowGrid((x.shape[1], x.shape[2]), self.window, shift)
+        head_dim = x.shape[-1] // self.heads
+        # Zeros at the end of each head, put there by the weights: no activation is copied.
+        pad = partial(F.pad, pad=(0, -head_dim % self.alignment))
+        weight = rearrange(self.qkv.weight, "(part d) dim -> dim part d", d=head_dim)
+        weight = rearrange(pad(weight), "dim part d -> (part d) dim")
+        offset = self.qkv.bias
+        if offset is not None:
+            offset = pad(rearrange(offset, "(part d) -> part d", d=head_dim)).flatten()
+        out = pad(rearrange(self.proj.weight, "dim (head d) -> dim head d", d=head_dim)).flatten(1)
+
+        qkv = F.linear(grid.partition(x), weight, offset)
+        query, key, value = rearrange(
+            qkv, "n tokens (three heads d) -> three n heads tokens d", three=3, heads=self.heads
+        )
+        bias = relative_position_bias(self.table, self.window)
+        attended = window_attention(query, key, value, bias, grid, scale=head_dim**-0.5)
+        attended = rearrange(attended, "n heads tokens d -> n tokens (heads d)")
+        return grid.merge(F.linear(attended, out, self.proj.bias))
+
+
+class _Reorder(torch.autograd.Function):
+    """Rows in another order; a gather in both directions, where indexing would scatter back."""
+
+    @staticmethod
+    def forward(rows: Tensor, order: Tensor, back: Tensor) -> Tensor:
+        return rows.index_select(0, order)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[2], inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        back, order = ctx.saved_tensors
+        return _Reorder.apply(grad, back, order), None, None
+
+
+@cached_per_size
+def _kind_order(
+    batch: int,
+    size: tuple[int, int],
+    window: tuple[int, int],
+    shift: tuple[int, int],
+    device: torch.device,
+) -> Int[Tensor, "2 tokens"]:
+    """For each place in the windows the token of the image, and for each token its place."""
+    image = torch.arange(batch * size[0] * size[1], device=device)
+    image = rearrange(image, "(b h w) -> b h w", h=size[0], w=size[1])
+    image = image.roll((-shift[0], -shift[1]), (1, 2))
+    grid = rearrange(image, "b (row y) (column x) -> row column b y x", y=window[0], x=window[1])
+    kinds = grid[:-1, :-1], grid[:-1, -1:], grid[-1:, :-1], grid[-1:, -1:]
+    # Images within a kind: window_attention cuts the batch of windows by kind.
+    order = torch.cat([rearrange(kind, "r c b y x -> (b r c y x)") for kind in kinds])
+    return torch.stack([order, order.argsort()])
+
+
+@cached_per_size
+def _kind_masks(
+    window: tuple[int, int], shift: tuple[int, int], device: torch.device
+) -> Float[Tensor, "kinds tokens tokens"]:
+    y = torch.arange(window[0], device=device) >= window[0] - shift[0]
+    x = torch.arange(window[1], device=device) >= window[1] - shift[1]
+    bottom, right = y.repeat_interleave(window[1]), x.repeat(window[0])
+    apart_y, apart_x = (part[:, None] != part[None, :] for part in (bottom, right))
+    apart = torch.stack([torch.zeros_like(apart_x), apart_x, apart_y, apart_y | apart_x])
+    return MASKED * apart.float()
+
+
+@cached_per_size
+def _relative_position_index(
+    window: tuple[int, int], device: torch.device
+) -> Int[Tensor, "tokens tokens"]:
+    height, width = window
+    y = torch.arange(height, device=device).repeat_interleave(width)
+    x = torch.arange(width, device=device).repeat(height)
+    down, right = y[:, None] - y[None, :] + height - 1, x[:, None] - x[None, :] + width - 1
+    return down * (2 * width - 1) + right
+
+
+def _attend_kinds(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    biases: Tensor,
+    counts: Sequence[int],
+    scale: float,
+) -> Float[Tensor, "windows queries heads dim"]:
+    parts = zip(query.split(counts), key.split(counts), value.split(counts), biases, strict=True)
+    attended = [
+        attend(q, k, v, bias, scale=scale).transpose(1, 2) for q, k, v, bias in parts if len(q)
+    ]
+    return torch.cat(attended) if len(attended) > 1 else attended[0]
+
+
+@torch.library.custom_op("attention_core::window_attention", mutates_args=())
+def _kinds_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    biases: Tensor,
+    counts: Sequence[int],
+    scale: float,
+) -> Tensor:
+    return _attend_kinds(query, key, value, biases, counts, scale).contiguous()
+
+
+@_kinds_attention.register_fake
+def _(
+    query: Tensor, key: Tensor, value: Tensor, biases: Tensor, counts: Sequence[int], scale: float
+) -> Tensor:
+    windows, heads, queries, _ = query.shape
+    return query.new_empty(windows, queries, heads, value.shape[-1])
+
+
+@torch.library.custom_op("attention_core::window_attention_backward", mutates_args=())
+def _kinds_attention_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    biases: Tensor,
+    counts: Sequence[int],
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value as [windows, tokens, heads, dim], and of the biases."""
+    grads = tuple(_token_major(x) for x in (query, key, value))
+    grad_biases = torch.zeros_like(biases, memory_format=torch.contiguous_format)
+    bytes_per_window = biases[0].numel() * 4
+    budget = MAPS_BYTES.get(query.device.type, MAPS_BYTES["cuda"])
+    step = max(1, budget // bytes_per_window)
+    end = 0
+    for kind, count in enumerate(counts):
+        start, end = end, end + count
+        bias = biases[kind].float() if biases.dtype != torch.float64 else biases[kind]
+        for first in range(start, end, step):
+            some = slice(first, min(first + step, end))
+            q, k, v = (x[some].flatten(0, 1) for x in (query, key, value))
+            out = grad[some].transpose(1, 2).flatten(0, 1)
+            n = some.stop - some.start
+            logits = bias.repeat(n, 1, 1)
+            if q.dtype == logits.dtype:
+                maps = logits.baddbmm_(q, k.mT, alpha=scale).softmax(-1)
+            else:
+                maps = logits.add_(q @ k.mT, alpha=scale).softmax(-1)
+            narrow = maps.to(q.dtype)
+            grad_maps = (out @ v.mT).to(maps.dtype)
+            grad_logits = torch.ops.aten._softmax_backward_data(grad_maps, maps, -1, maps.dtype)
+            grad_biases[kind] += grad_logits.unflatten(0, (n, -1)).sum(0)
+            grad_logits = grad_logits.mul_(scale).to(q.dtype)
+            for whole, part in zip(
+                grads, (grad_logits @ k, grad_logits.mT @ q, narrow.mT @ out), strict=True
+            ):
+                whole[some] = part.unflatten(0, (n, -1)).transpose(1, 2)
+    return (*grads, grad_biases)
+
+
+@_kinds_attention_backward.register_fake
+def _(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    biases: Tensor,
+    counts: Sequence[int],
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grads = tuple(_token_major(x) for x in (query, key, value))
+    return (*grads, torch.empty_like(biases, memory_format=torch.contiguous_format))
+
+
+def _token_major(x: Float[Tensor, "windows heads tokens dim"]) -> Tensor:
+    windows, heads, tokens, dim = x.shape
+    return x.new_empty(windows, tokens, heads, dim)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.counts, ctx.scale = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    grads = _kinds_attention_backward(grad, *ctx.saved_tensors, ctx.counts, ctx.scale)
+    query, key, value, biases = grads
+    return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), biases, None, None
+
+
+_kinds_attention.register_autograd(_backward, setup_context=_save)
