@@ -116,7 +116,7 @@ def seeded_tensor(key: str, shape: tuple[int, ...]) -> Tensor:
         x = 1 + 0.1 * x if key.endswith("weight") else 0.1 * x
     else:
         x = x / math.sqrt(math.prod(shape[1:])) if key.endswith("weight") else 0.2 * x
-    return torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+    return torch.from_numpy(np.array(x, dtype=np.float32))
 
 
 def seeded_input(name: str, shape: list[int], kind: str = "normal", **limits: int) -> Tensor:

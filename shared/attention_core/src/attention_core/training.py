@@ -74,8 +74,8 @@ class EpochBatches(Sampler[list[int]]):
         if self.epoch is None:
             return list(range(self.rank, self.length, self.world_size))
         order = torch.randperm(self.length, generator=self.generator).tolist()
-        order += order[: -self.length % self.world_size]
-        return order[self.rank :: self.world_size]
+        mine = range(self.rank, self.length + -self.length % self.world_size, self.world_size)
+        return [order[i % self.length] for i in mine]
 
     def __iter__(self) -> Iterator[list[int]]:
         if self.epoch is not None:  # the workers draw their seeds from this generator as well

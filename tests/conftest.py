@@ -1,0 +1,48 @@
+"""The packages found in the workspace; every contract test runs over all of them."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from attention_core import Paper
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = sorted(path.parent.name for path in ROOT.glob("packages/*/pyproject.toml"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "slug" in metafunc.fixturenames:
+        metafunc.parametrize("slug", PACKAGES, scope="session")
+
+
+@pytest.fixture
+def paper(slug: str) -> Paper:
+    return importlib.import_module(f"{slug}.paper").PAPER
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def isolated(slug: str) -> dict[str, Any]:
+    """What `isolated.py` found for the package, in a process without shape checking."""
+    return isolated_results(slug)
+
+
+_found: dict[str, dict[str, Any]] = {}
+
+
+def isolated_results(slug: str) -> dict[str, Any]:
+    if slug not in _found:
+        command = [sys.executable, str(ROOT / "tests" / "isolated.py"), slug]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-4000:]
+        _found[slug] = json.loads(done.stdout.splitlines()[-1])
+    return _found[slug]
