@@ -48,7 +48,7 @@ def test_show(formers):
 
 
 def test_unknown_paper_is_one_line_with_the_known_ones(formers):
-    for command in (["show"], ["verify"], ["reproduce"]):
+    for command in (["show"], ["verify"], ["reproduce"], ["bench"]):
         code, out, error = formers(*command, "toyota")
         assert code == 2
         assert out == ""

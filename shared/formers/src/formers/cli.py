@@ -26,6 +26,10 @@ app = typer.Typer(
 PaperName = Annotated[str, typer.Argument(metavar="PAPER", help="A name that `list` shows.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")]
 
+Output = Annotated[
+    Path, typer.Option(help="Results go to OUTPUT/PAPER; docs/results is what the site shows.")
+]
+
 MARKS = {
     "holds": "[green]✓ holds[/]",
     "fails": "[red]✗ fails[/]",
@@ -167,9 +171,7 @@ def reproduce(
     full: Annotated[
         bool, typer.Option("--full", help="Up to 20 minutes a claim instead of seconds.")
     ] = False,
-    output: Annotated[
-        Path, typer.Option(help="Results go to OUTPUT/PAPER; docs/results is what the site shows.")
-    ] = Path("runs"),
+    output: Output = Path("runs"),
     device: Device = "cpu",
     seed: int = 0,
     fresh: Annotated[
@@ -199,6 +201,60 @@ def reproduce(
             _fail(str(error))
     _print_outcomes(outcomes, output / paper.slug)
     raise typer.Exit(int(any(outcome.status == "error" for outcome in outcomes)))
+
+
+@app.command()
+def bench(
+    name: PaperName,
+    variant: Annotated[str | None, typer.Option(help="The package's choice by default.")] = None,
+    device: Device = "cpu",
+    dtype: Annotated[
+        str, typer.Option(help="float32, or bfloat16 or float16 under autocast.")
+    ] = "float32",
+    compiled: Annotated[bool, typer.Option("--compile", help="Both sides compiled.")] = False,
+    sizes: Annotated[str | None, typer.Option(help="Such as 64,128,256.")] = None,
+    batch: Annotated[int, typer.Option(min=1)] = 1,
+    backward: Annotated[bool, typer.Option("--backward", help="Forward and backward.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Of timing, per size.")] = 15,
+    output: Output = Path("runs"),
+) -> None:
+    """Measure latency, throughput, memory and FLOPs over input sizes, beside a baseline."""
+    from formers import bench as benchmarking
+    from formers.records import bench_records, environment, package_version
+    from formers.registry import entry_points
+
+    paper = _find(name)
+    if paper.benchmark is None or paper.inputs is None:
+        _fail(f"{name} names no benchmark")
+    variant = variant or paper.benchmark.variant
+    if variant not in paper.variants:
+        _fail(f"{name} has no variant {variant!r}; it has {', '.join(paper.variants)}")
+    if dtype not in benchmarking.DTYPES:
+        _fail(f"--dtype {dtype}: must be one of {', '.join(benchmarking.DTYPES)}")
+    how = benchmarking.Circumstances(
+        variant=variant, batch=batch, device=_device(device), dtype=dtype, compile=compiled,
+        backward=backward,
+    )  # fmt: skip
+    wanted = _sizes(sizes) if sizes else paper.benchmark.sizes
+    records = bench_records(output, paper.slug)
+    try:
+        records.read()  # a damaged file is told before the measurement, not after
+        with _progress() as progress:
+            record = benchmarking.bench(
+                paper, how, wanted, entry=entry_points()[name], rounds=rounds, progress=progress
+            )
+        picture = f"bench-{'-'.join(_words(how))}.png"
+        record |= {
+            "figure": picture,
+            "version": package_version(paper.slug),
+            **environment(),
+        }
+        benchmarking.plot(record, records.path.parent / picture)
+        records.add(record)
+    except (OSError, ValueError, RuntimeError) as error:
+        _fail(" ".join(str(error).split()))
+    _print_bench(record)
+    print(f"results: {records.path}\nfigure: {records.path.parent / picture}")
 
 
 def _overview(found: Any, roots: list[Path]) -> dict[str, Any]:
@@ -289,13 +345,60 @@ def _print_outcomes(outcomes: list[Any], folder: Path) -> None:
             print(f"traceback: {folder / outcome.claim.id / 'error.txt'}")
 
 
+def _words(how: Any) -> list[str]:
+    """What tells a benchmark from others, for a file name and a title."""
+    flags = [flag for flag in ("compile", "backward") if getattr(how, flag)]
+    batch = [f"batch{how.batch}"] if how.batch > 1 else []
+    return [how.variant, how.device.replace(":", ""), how.dtype, *batch, *flags]
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = sorted({int(part) for part in text.replace(",", " ").split()})
+    except ValueError:
+        sizes = []
+    if not sizes or sizes[0] < 1:
+        _fail(f"--sizes {text}: must be integers of at least 1, such as 64,128,256")
+    return sizes
+
+
+def _print_bench(record: dict[str, Any]) -> None:
+    console = _console()
+    ours, *rest = record["sides"]
+    columns = ["latency", "throughput", "memory", "FLOPs", "of matmul"]
+    for side in (ours, *rest):
+        table = Table(record["axis"], *columns, title=side["name"])
+        for point in side["points"]:
+            memory = point["memory"]
+            table.add_row(
+                str(point["size"]),
+                f"{point['latency'] * 1e3:.3g} ms",
+                f"{_si(point['throughput'])}/s",
+                "-" if memory is None else f"{memory / 2**20:.0f} MiB",
+                _si(point["flops"]),
+                f"{point['matmul_share']:.0%}",
+            )
+        console.print(table)
+        for quantity, exponent in side["growth"].items():
+            quantity = quantity.replace("flops", "FLOPs")
+            console.print(f"{side['name']}: {quantity} ~ {record['axis']}^{exponent:.2f}")
+    for point in record["speedup"]:
+        size, times = f"{record['axis']} {point['size']}", f"{point['median']:.2f} times"
+        spread = f"median of pairs; {point['least']:.2f} to {point['most']:.2f}"
+        console.print(f"{size}: {rest[0]['name']} takes {times} as long ({spread})")
+    console.print(
+        f"matmul here: {_si(record['matmul_rate'])}FLOP/s in {record['dtype']} "
+        f"({record['hardware']}, {record['threads']} threads)"
+    )
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)
 
 
-def _si(value: float) -> str:
+def _si(value: int | float) -> str:
     """Three digits and a prefix: ``18.3 G``."""
     power = 0
     while abs(value) >= 999.5 and power < 5:
