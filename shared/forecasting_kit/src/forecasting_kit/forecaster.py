@@ -38,6 +38,7 @@ from forecasting_kit.windows import Batch, require_sizes, run
 Data = pd.DataFrame | Table | str | Path
 """A wide or long frame, a table, or the path of a CSV file."""
 
+SIZES = ("lookback", "horizon", "variates", "marks")
 SETTINGS = ("lookback", "horizon", "features", "target", "marks", "split", "fill")
 BUNDLE = "forecasting-kit"
 """The metadata entry of a bundle."""
@@ -145,13 +146,9 @@ class Forecaster:
         The default fills in those of ``lookback``, ``horizon``, ``variates`` and ``marks`` that the
         configuration has; a package with other names overrides it.
         """
-        sizes = {
-            "lookback": self.lookback,
-            "horizon": self.horizon,
-            "variates": variates,
-            "marks": marks,
-        }
-        sizes = {name: value for name, value in sizes.items() if name in self._fields()}
+        values = (self.lookback, self.horizon, variates, marks)
+        known = self._fields()
+        sizes = {name: v for name, v in zip(SIZES, values, strict=True) if name in known}
         return from_dict(self.model_class.config_class, {**sizes, **self.options})
 
     @classmethod
@@ -166,12 +163,21 @@ class Forecaster:
             model: of ``model_class``; its configuration tells lookback, horizon and options.
             data: what it was trained on, for the scale of its training rows; without it, a scale is
                 taken from whatever data is evaluated or forecast.
-            settings: ``features``, ``marks``, ``split``, ... as for the constructor.
+            settings: ``features``, ``marks``, ``split``, ... as for the constructor; by default
+                hourly marks, as in all published runs, if the network takes any.
+
+        Raises:
+            ValueError: for settings that don't fit the network.
         """
         config = to_dict(model.config)
-        options = {k: v for k, v in config.items() if k not in ("lookback", "horizon")}
-        new = cls(config["lookback"], config["horizon"], **settings)
-        new.options = options
+        taken = config.get("marks", 0)
+        marks = settings.setdefault("marks", "h" if taken else None)
+        if "marks" in config and marks != "auto":
+            given = 0 if marks is None else len(mark_names(marks))
+            if given != taken:
+                raise ValueError(f"marks={marks!r} are {given} per step, the network takes {taken}")
+        options = {k: v for k, v in config.items() if k not in SIZES}
+        new = cls(config["lookback"], config["horizon"], **settings, **options)
         new.model = model.to(new.device).eval()
         if data is not None:
             new._learn(new._prepare(as_table(data), fresh=True))

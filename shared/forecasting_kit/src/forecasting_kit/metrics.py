@@ -113,13 +113,13 @@ class Errors:
         return torch.tensor(self.mae_per_variate, dtype=torch.float64).quantile(0.5).item()
 
     def to_dict(self, columns: Sequence[str] | None = None) -> dict[str, Any]:
-        """As JSON takes it; ``columns`` names the variates."""
+        """As JSON takes it, what is not finite as ``None``; ``columns`` names the variates."""
         names = columns or [str(i) for i in range(len(self.mse_per_variate))]
         per_variate = zip(names, self.mse_per_variate, self.mae_per_variate, strict=True)
         per_step = zip(self.mse_per_step, self.mae_per_step, strict=True)
         return {
             "windows": self.windows,
-            **{name: getattr(self, name) for name in METRICS},
+            **{name: v if math.isfinite(v := getattr(self, name)) else None for name in METRICS},
             "median_mse": self.median_mse,
             "median_mae": self.median_mae,
             "per_variate": {n: {"mse": s, "mae": a} for n, s, a in per_variate},

@@ -112,6 +112,10 @@ class Table:
         """The table as the kind of data frame it came from."""
         return to_frame(self.values, self.columns, self.times, self.layout)
 
+    def wide(self) -> pd.DataFrame:
+        """The table as a wide frame."""
+        return to_frame(self.values, self.columns, self.times)
+
     def _place(self, row: int) -> str:
         return f"row {row}" if self.times is None else str(self.times[row])
 
