@@ -257,6 +257,29 @@ def bench(
     print(f"results: {records.path}\nfigure: {records.path.parent / picture}")
 
 
+@app.command()
+def report(
+    results: Annotated[
+        Path, typer.Option(help="Recorded results: RESULTS/PAPER/reproduce.json and bench.json.")
+    ] = Path("docs/results"),
+    docs: Annotated[Path, typer.Option(help="Pages go to DOCS/papers.")] = Path("docs"),
+) -> None:
+    """Write recorded results as Markdown pages; the site's build makes the same ones by itself."""
+    from formers.registry import installed
+    from formers.report import write
+
+    papers = list(installed())
+    try:
+        for path in write(papers, results, docs):
+            print(path)
+    except (OSError, ValueError) as error:
+        _fail(str(error))
+    broken = [found.error for found in papers if found.paper is None]
+    for reason in broken:
+        _complain(reason)
+    raise typer.Exit(int(bool(broken)))
+
+
 def _overview(found: Any, roots: list[Path]) -> dict[str, Any]:
     from formers.records import latest_claims
 
@@ -473,6 +496,10 @@ def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 160)
 
 
-def _fail(message: str, code: int = 2) -> Any:
+def _complain(message: str) -> None:
     Console(stderr=True).print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+
+
+def _fail(message: str, code: int = 2) -> Any:
+    _complain(message)
     raise typer.Exit(code)

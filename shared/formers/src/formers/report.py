@@ -1,0 +1,195 @@
+"""Recorded results as Markdown: a page per paper, and the table of all of them."""
+
+import importlib.metadata
+import importlib.util
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from attention_core import Claim, Paper, write_text
+
+from formers.records import Record, bench_records, latest_claims
+from formers.registry import Installed
+from formers.reproduce import tables
+
+MARKS = {"holds": "✓ holds", "fails": "✗ fails", "error": "! error", "not run": "· not run"}
+
+
+def overview(papers: Iterable[Installed], results: Path, *, link: str = "papers/{}.md") -> str:
+    """The table of papers with what is known of their claims."""
+    rows = []
+    for found in papers:
+        if (paper := found.paper) is None:
+            rows.append([found.name, _cell(found.error), *[""] * 6])
+            continue
+        records = latest_claims(paper.slug, [results])
+        states = [records[c.id]["status"] if c.id in records else "not run" for c in paper.claims]
+        counts = [states.count(state) for state in ("holds", "fails")]
+        rows.append(
+            [
+                f"[{paper.slug}]({link.format(paper.slug)})",
+                _cell(paper.title),
+                _cell(paper.domain),
+                f"{_cell(paper.venue)} {paper.year}",
+                str(len(paper.variants)),
+                *map(str, [*counts, len(states) - sum(counts)]),
+            ]
+        )
+    columns = ["paper", "title", "domain", "published", "variants", "held", "failed", "not run"]
+    return _table(columns, rows)
+
+
+def page(paper: Paper, results: Path, *, figures: str) -> str:
+    """The page of one paper: README, claims, costs and API.
+
+    Args:
+        paper: the paper.
+        results: the folder with ``PAPER/reproduce.json`` and ``PAPER/bench.json``.
+        figures: how the page reaches ``results/PAPER``.
+    """
+    parts = [readme(paper.slug), _claims(paper, results, figures), _costs(paper, results, figures)]
+    parts.append(f"## API\n\n::: {paper.slug}\n")
+    return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
+
+
+def write(papers: Iterable[Installed], results: Path, docs: Path) -> list[Path]:
+    """Write ``papers/index.md`` and ``papers/PAPER.md`` below ``docs``; figures stay in place."""
+    papers = list(papers)
+    folder = docs / "papers"
+    table = overview(papers, results, link="{}.md")
+    written = [write_text(folder / "index.md", f"# Papers\n\n{table}")]
+    for found in papers:
+        if found.paper is not None:
+            figures = Path(os.path.relpath(results / found.paper.slug, folder)).as_posix()
+            text = page(found.paper, results, figures=figures)
+            written.append(write_text(folder / f"{found.paper.slug}.md", text))
+    return written
+
+
+def readme(slug: str) -> str:
+    """The package's README: of its source tree, else of its installed distribution."""
+    spec = importlib.util.find_spec(slug)
+    if spec is not None and spec.origin is not None:
+        source = Path(spec.origin).parents[2] / "README.md"
+        if source.is_file() and (source.parent / "pyproject.toml").is_file():
+            return source.read_text(encoding="utf-8")
+    for name in importlib.metadata.packages_distributions().get(slug, ()):
+        metadata: Any = importlib.metadata.metadata(name)
+        text = metadata["Description"] or metadata.get_payload()
+        if text and text.strip():
+            return text
+    return f"# {slug}\n"
+
+
+def _claims(paper: Paper, results: Path, figures: str) -> str:
+    if not paper.claims:
+        return ""
+    records = latest_claims(paper.slug, [results])
+    rows = [_claim_row(claim, records.get(claim.id)) for claim in paper.claims]
+    columns = ["claim", "paper says", "measured", "", "on"]
+    text = ["## Claims", f"`formers reproduce {paper.slug}` measures them.", _table(columns, rows)]
+    for claim in paper.claims:
+        text += _claim_details(claim, records.get(claim.id), figures)
+    return "\n\n".join(text)
+
+
+def _claim_row(claim: Claim, record: Record | None) -> list[str]:
+    statement = f"**{claim.id}**<br>{_cell(claim.statement)}"
+    says = f"{_cell(claim.paper_says)}<br>({_cell(claim.source)})"
+    if record is None:
+        return [statement, says, "", MARKS["not run"], _cell(claim.cost)]
+    budget = "full budget" if record["full"] else "quick budget"
+    where = f"{record['hardware']}, {record['date'][:10]}, {budget}, {record['seconds']:.0f} s"
+    return [statement, says, _cell(record["measured"]), MARKS[record["status"]], _cell(where)]
+
+
+def _claim_details(claim: Claim, record: Record | None, figures: str) -> list[str]:
+    """Below the table: the command of a claim that was not run; figures, tables, conditions."""
+    if record is None:
+        if not claim.command:
+            return []
+        return [f"### {claim.id}", f"Not run here. It takes {claim.cost}:", _code(claim.command)]
+    body = [f"![{claim.id}]({figures}/{figure})" for figure in record.get("figures", ())]
+    for table in tables(record):
+        cells = [[_cell(_figure(value)) for value in row] for row in table["rows"]]
+        title = [f"**{_cell(table['title'])}**"] if table.get("title") else []
+        body += [*title, _table([_cell(str(column)) for column in table["columns"]], cells)]
+    if record.get("note"):
+        body.append(_text(record["note"]))
+    return [f"### {claim.id}", *body] if body else []
+
+
+def _costs(paper: Paper, results: Path, figures: str) -> str:
+    records = bench_records(results, paper.slug).read()
+    if not records:
+        return ""
+    text = ["## Cost", f"`formers bench {paper.slug}` measures it."]
+    for record in records:
+        text += _cost(record, figures)
+    return "\n\n".join(text)
+
+
+def _cost(record: Record, figures: str) -> list[str]:
+    what = [record["variant"], "forward and backward" if record["backward"] else "forward"]
+    what += ["compiled"] if record["compile"] else []
+    what += [f"batch {record['batch']}", record["dtype"]]
+    speedups = {point["size"]: point for point in record["speedup"]}
+    columns = [record["axis"]]
+    for side in record["sides"]:
+        columns += [f"{_cell(side['name'])}: latency", "memory", "of matmul"]
+    columns += ["times as long"] if speedups else []
+    rows = []
+    for points in zip(*(side["points"] for side in record["sides"]), strict=True):
+        row = [str(points[0]["size"])]
+        for point in points:
+            memory = point["memory"]
+            row.append(f"{point['latency'] * 1e3:.3g} ms")
+            row.append("-" if memory is None else f"{memory / 2**20:.0f} MiB")
+            row.append(f"{point['matmul_share']:.0%}")
+        row += [f"{speedups[points[0]['size']]['median']:.2f}"] if speedups else []
+        rows.append(row)
+    growth = [
+        f"{_text(side['name'])}: "
+        + ", ".join(f"{_quantity(q)} ~ size^{e:.2f}" for q, e in side["growth"].items())
+        for side in record["sides"]
+        if side["growth"]
+    ]
+    where = f"{record['hardware']}, {record['threads']} threads, {record['date'][:10]}"
+    return [
+        f"### {', '.join(what)}",
+        f"Measured on {_text(where)}; a large matrix product runs there at "
+        f"{record['matmul_rate'] / 1e9:.0f} GFLOP/s in {record['dtype']}.",
+        f"![latency and memory over {_cell(record['axis'])}]({figures}/{record['figure']})",
+        _table(columns, rows),
+        *growth,
+    ]
+
+
+def _quantity(name: str) -> str:
+    return {"flops": "FLOPs"}.get(name, name)
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _code(command: str) -> str:
+    return f"```\n{command}\n```"
+
+
+def _text(text: str) -> str:
+    """``text`` as it stands, where Markdown would read markup."""
+    for mark in ("\\", "*", "[", "]", "`"):
+        text = text.replace(mark, f"\\{mark}")
+    return text.replace("<", "&lt;")
+
+
+def _cell(text: str) -> str:
+    """``text`` for a cell of a table."""
+    return " ".join(_text(text).split()).replace("|", "\\|")
