@@ -1,0 +1,133 @@
+"""How a bag becomes regions: instances in file order on a square, cut into square regions."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Size = TypeVar("Size", int, Tensor)
+"""One number of instances, or one per bag."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The square that a bag's instances fill row by row, and its regions (Sec. 3.2).
+
+    The square is padded at its end with zero instances, which take part in the attention: that is
+    how the published models were trained.
+    """
+
+    regions: int = 8
+    """Regions per side, unless ``region_size`` is given."""
+    region_size: int | None = None
+    """Side of a region; the number of regions then grows with the bag."""
+    least_instances: int = 0
+    """A bag with fewer becomes a single region."""
+    least_fill: float = 0.0
+    """A bag with more than ``instances / least_fill`` of padding becomes a single region."""
+
+    def sides(self, instances: Size) -> tuple[Size, Size]:
+        """Side of the square and side of a region, in instances."""
+        root = _ceil_sqrt(instances)
+        side = root + -root % (self.region_size or self.regions)
+        region = self.region_size or side // self.regions
+        if not self.may_be_whole:
+            return side, region
+        sparse = side * side - instances > instances / (self.least_fill + 1e-8)
+        whole = sparse | (instances < self.least_instances)
+        even = root + root % 2
+        return _where(whole, even, side), _where(whole, even, region)
+
+    @property
+    def may_be_whole(self) -> bool:
+        """Whether some bag becomes a single region."""
+        return self.least_instances > 0 or self.least_fill > 0
+
+    def cut(
+        self,
+        x: Float[Tensor, "bags instances dim"],
+        mask: Bool[Tensor, "bags instances"] | None = None,
+    ) -> tuple[
+        Float[Tensor, "bags regions tokens dim"],
+        Bool[Tensor, "bags regions tokens"] | None,
+        Callable[[Tensor], Tensor],
+    ]:
+        """Regions of each bag, which of their tokens exist, and the way back.
+
+        Args:
+            x: bags, padded to one length if ``mask`` is given.
+            mask: true where an instance is real. Each bag is laid out by its own length, so regions
+                differ in size; tokens beyond a region's own are not there for its attention.
+        """
+        if mask is not None:
+            return self._cut_masked(x, mask)
+        instances = x.shape[1]
+        side, region = self.sides(instances)
+        square = F.pad(x, (0, 0, 0, side * side - instances))
+        sizes = {"rows": side // region, "y": region, "x": region}
+        flat, split = "bags (rows y columns x) dim", "bags (rows columns) (y x) dim"
+        regions = rearrange(square, f"{flat} -> {split}", **sizes)
+
+        def join(regions: Tensor) -> Tensor:
+            return rearrange(regions, f"{split} -> {flat}", **sizes)[:, :instances]
+
+        return regions, None, join
+
+    def _cut_masked(
+        self, x: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        bags, longest, dim = x.shape
+        instances = mask.sum(1)[:, None, None]
+        side, region = self.sides(instances)
+        windows, tokens = self._most(longest)
+        window = torch.arange(windows, device=x.device)[:, None]
+        token = torch.arange(tokens, device=x.device)
+        columns = side // region
+        row = window // columns * region + token // region
+        column = window % columns * region + token % region
+        exists = (token < region * region) & (window < columns * columns)
+        place = row * side + column  # in the bag's square
+        real = rearrange(
+            exists & (place < instances), "bags windows tokens -> bags (windows tokens)"
+        )
+        place = rearrange(
+            place.clamp(max=longest - 1), "bags windows tokens -> bags (windows tokens)"
+        )
+        source = (~mask).to(torch.uint8).argsort(dim=1, stable=True).gather(1, place)
+        regions = x.gather(1, source[..., None].expand(-1, -1, dim)) * real[..., None].to(x.dtype)
+
+        def join(regions: Tensor) -> Tensor:
+            flat = rearrange(regions, "bags windows tokens dim -> bags (windows tokens) dim")
+            target = torch.where(real, source, longest)[..., None].expand(-1, -1, flat.shape[-1])
+            out = flat.new_zeros(bags, longest + 1, flat.shape[-1])
+            return out.scatter(1, target, flat)[:, :longest]
+
+        split = "bags (windows tokens) dim -> bags windows tokens dim"
+        # A window that a short bag doesn't have keeps one token, for a softmax over none is not a number.
+        return rearrange(regions, split, windows=windows), exists | (token == 0), join
+
+    def _most(self, longest: int) -> tuple[int, int]:
+        """Regions and tokens per region that no bag of at most ``longest`` instances exceeds."""
+        side = _ceil_sqrt(longest)
+        whole = (side + side % 2) ** 2 if self.may_be_whole else 0
+        side += -side % (self.region_size or self.regions)
+        region = self.region_size or side // self.regions
+        return (side // region) ** 2, max(region**2, whole)
+
+
+def _ceil_sqrt(n: Size) -> Size:
+    if isinstance(n, Tensor):
+        return n.double().sqrt().ceil().long()
+    return math.ceil(math.sqrt(n))
+
+
+def _where(condition: bool | Tensor, this: Size, other: Size) -> Size:
+    if isinstance(condition, Tensor):
+        return torch.where(condition, this, other)
+    return this if condition else other
