@@ -50,6 +50,17 @@ class FullAttention(nn.Module):
         return attention_weights(query, key)
 
 
+class MaterialisedAttention(FullAttention):
+    """The same function with its weights in memory, which grow with the square of the tokens."""
+
+    def forward(
+        self, x: Float[Tensor, "batch tokens dim"], draws: Tensor | None = None
+    ) -> Float[Tensor, "batch tokens dim"]:
+        query, key, value = self.heads_of(x)
+        attended = attention_weights(query, key) @ value
+        return self.out(rearrange(attended, "batch heads tokens dim -> batch tokens (heads dim)"))
+
+
 class FlowAttention(FullAttention):
     """Flowformer's attention: conserved flow instead of a softmax, linear in the tokens."""
 

@@ -96,12 +96,18 @@ _PUBLISHED: dict[str, dict[int, ITransformerConfig]] = {
     | _published(_SHORT[2:], layers=4, use_norm=False, marks=0),
 }
 
+_BACKBONES = {"transformer": "full", "flowformer": "flow", "informer": "prob", "reformer": "lsh"}
+
 VARIANTS = {
     f"itransformer_{data}_{horizon}": config
     for data, horizons in _PUBLISHED.items()
     for horizon, config in horizons.items()
+} | {
+    f"inverted_{name}": ITransformerConfig(layers=2, feed_forward=2048, attention=attention)
+    for name, attention in _BACKBONES.items()
 }
-"""The published configurations, ``itransformer_<data set>_<horizon>``; lookback 96."""
+"""The published configurations, all of lookback 96: ``itransformer_<data set>_<horizon>``, and the
+inverted backbones of Table 2 at the sizes of that comparison."""
 
 
 class EncoderLayer(nn.Module):
