@@ -39,7 +39,7 @@ class SmallForecaster(forecasting_kit.Forecaster):
     model_class = Small
 
 
-def waves(rows=400, variates=3, freq="h", seed=0):
+def make_waves(rows=400, variates=3, freq="h", seed=0):
     random = np.random.default_rng(seed)
     time = np.arange(rows)[:, None]
     phase = np.arange(variates)
@@ -49,11 +49,23 @@ def waves(rows=400, variates=3, freq="h", seed=0):
     return pd.DataFrame(values, index=index, columns=[f"load{i}" for i in range(variates)])
 
 
+@pytest.fixture(scope="session")
+def waves():
+    """Makes wide frames of noisy daily waves, a level and a size for each column."""
+    return make_waves
+
+
 @pytest.fixture
 def frame():
-    return waves()
+    return make_waves()
+
+
+@pytest.fixture(scope="session")
+def small():
+    """The forecaster class of a small network."""
+    return SmallForecaster
 
 
 @pytest.fixture(scope="session")
 def trained():
-    return SmallForecaster(24, 8).fit(waves(), epochs=3, lr=1e-2, progress=False)
+    return SmallForecaster(24, 8).fit(make_waves(), epochs=3, lr=1e-2, progress=False)

@@ -30,6 +30,7 @@ from forecasting_kit.protocol import (
     split_rows,
 )
 from forecasting_kit.scaling import Scaler
+from forecasting_kit.simulation import leader_and_followers, waves
 from forecasting_kit.tables import Table, as_table, from_frame, read_csv, sampling_step, to_frame
 from forecasting_kit.windows import Batch, Windows, run
 
@@ -61,6 +62,7 @@ __all__ = [
     "fit",
     "forecast_errors",
     "from_frame",
+    "leader_and_followers",
     "learning_rate",
     "load_data",
     "mark_names",
@@ -78,4 +80,5 @@ __all__ = [
     "time_marks",
     "to_frame",
     "training_loss",
+    "waves",
 ]

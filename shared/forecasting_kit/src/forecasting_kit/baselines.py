@@ -132,7 +132,7 @@ def _level(x: Float[Tensor, "batch lookback v"]) -> tuple[Tensor, Tensor]:
     return mean, (x.var(1, keepdim=True, correction=0) + EPS).sqrt()
 
 
-def _equations(batch: Batch) -> tuple[Float[Tensor, "n lookback+1"], Float[Tensor, "n horizon"]]:
+def _equations(batch: Batch) -> tuple[Float[Tensor, "n inputs"], Float[Tensor, "n horizon"]]:
     """Least squares of the scaled error: y - mean = W (x - mean) + bias * deviation."""
     targets = batch.y.shape[-1]
     x = batch.x[..., -targets:]

@@ -119,11 +119,11 @@ def _train(forecaster: type[Forecaster], network: Callable[..., dict[str, Any]])
         model = forecaster(
             lookback,
             horizon,
-            features=features,  # type: ignore[arg-type]
+            features=features,
             target=target,
             marks=None if marks == "none" else marks,
             split=_split(split, data, kind),
-            fill=fill,  # type: ignore[arg-type]
+            fill=fill,
             device=device,
             **network(**options),
         )
@@ -185,7 +185,7 @@ def _predict(forecaster: type[Forecaster]) -> Callable:
     ) -> None:
         """Forecast what follows the end of the data: future times, the data's own units."""
         model = forecaster.load(bundle, device=device)
-        model.fill = fill or model.fill  # type: ignore[assignment]
+        model.fill = fill or model.fill
         table = load_data(data, root=root, kind=kind)
         forecast = model.predict(table)
         with atomic_path(out_) as part:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from forecasting_kit.protocol import KINDS
+from forecasting_kit.simulation import waves
 from forecasting_kit.tables import Table, read_csv
 
 ETT_COLUMNS = ("HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT")
@@ -119,7 +120,7 @@ def load_data(
     root: str | Path = "data",
     kind: str | None = None,
 ) -> Table:
-    """A data set by its name (``DATASETS``), or any file by its path.
+    """A data set by its name (``DATASETS``; or ``waves``, simulated), or any file by its path.
 
     Args:
         source: a name or a path.
@@ -130,6 +131,8 @@ def load_data(
         FileNotFoundError: for neither a name nor a file; the message lists the names.
     """
     path = Path(source)
+    if kind is None and str(source) == "waves":
+        return waves()
     if kind is None and str(source) in DATASETS:
         return DATASETS[str(source)].load(root)
     if not path.is_file():

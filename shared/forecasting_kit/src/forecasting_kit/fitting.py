@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
@@ -98,7 +99,7 @@ def fit(
     variates_per_batch: int | None = None,
     drop_last: bool = False,
     seed: int = 0,
-    progress: bool = False,
+    progress: bool | Steps = False,
 ) -> list[Epoch]:
     """Train ``model`` in place and leave it with the weights of its best epoch.
 
@@ -118,7 +119,7 @@ def fit(
         variates_per_batch: see :func:`training_loss`.
         drop_last: leave out a last batch that is smaller than the others.
         seed: of order, dropout and subsets.
-        progress: show a bar.
+        progress: show a bar, or draw one with the given function.
 
     Raises:
         ValueError: for settings below 1, an unknown schedule, or a loss that is not finite.
@@ -175,8 +176,18 @@ def fit(
 
 
 @contextmanager
-def progress_bar(visible: bool) -> Iterator[Steps]:
+def progress_bar(visible: bool | Steps) -> Iterator[Steps]:
     """A function (steps, how many, what) -> the steps, drawing a bar if ``visible``."""
+    if not isinstance(visible, bool):
+        yield visible
+        return
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), disable=not visible, transient=True) as bar:
+    with Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        disable=not (visible and console.is_terminal),
+        transient=True,
+    ) as bar:
         yield lambda steps, total, what: bar.track(steps, total=total, description=what)

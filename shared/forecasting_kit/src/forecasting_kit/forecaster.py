@@ -22,7 +22,6 @@ from forecasting_kit.evaluation import BLOCK, evaluate
 from forecasting_kit.marks import mark_names
 from forecasting_kit.metrics import Errors, forecast_errors
 from forecasting_kit.protocol import (
-    Features,
     Split,
     Splits,
     prepare,
@@ -32,7 +31,7 @@ from forecasting_kit.protocol import (
     table_marks,
 )
 from forecasting_kit.scaling import Scaler
-from forecasting_kit.tables import Fill, Table, as_table, to_frame
+from forecasting_kit.tables import Table, as_table, to_frame
 from forecasting_kit.windows import Batch, require_sizes, run
 
 Data = pd.DataFrame | Table | str | Path
@@ -110,11 +109,11 @@ class Forecaster:
         lookback: int = 96,
         horizon: int = 96,
         *,
-        features: Features = "M",
+        features: str = "M",
         target: Hashable | None = None,
         marks: str | None = "auto",
         split: Split = "custom",
-        fill: Fill | None = None,
+        fill: str | None = None,
         device: str | torch.device | None = None,
         **options: Any,
     ) -> None:

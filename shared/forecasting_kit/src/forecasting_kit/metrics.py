@@ -24,10 +24,8 @@ class ErrorSums(NamedTuple):
     windows: Float[Tensor, ""]
 
 
-def error_sums(
-    forecast: Float[Tensor, "windows steps variates"], true: Float[Tensor, "windows steps variates"]
-) -> ErrorSums:
-    """The sums of one batch.
+def error_sums(forecast: Tensor, true: Tensor) -> ErrorSums:
+    """The sums of one batch, both [windows, steps, variates].
 
     Raises:
         ValueError: when the two differ in shape.

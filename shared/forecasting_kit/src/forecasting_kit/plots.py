@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import torch
 from attention_core import atomic_path
-from jaxtyping import Float
 from torch import Tensor
 
 from forecasting_kit.metrics import Errors
@@ -68,17 +67,15 @@ def plot_errors(errors: Errors, columns: Sequence[str] | None = None) -> "Figure
         errors.median_mse, color="black", linestyle=":", label=f"median {errors.median_mse:.3f}"
     )
     by_variate.set(xlabel="variates, best to worst", ylabel="MSE")
-    by_variate.legend(frameon=False)
+    by_variate.legend()
     if columns is not None and len(columns) <= NAMED:
         names = [columns[i] for i in order]
         by_variate.set_xticks(np.arange(len(names)), names, rotation=90, fontsize=7)
     return figure
 
 
-def plot_attention(
-    weights: Float[Tensor, "variates variates"], columns: Sequence[str] | None = None
-) -> "Figure":
-    """Which variate (row) looks at which (column): a heat map of attention weights.
+def plot_attention(weights: Tensor, columns: Sequence[str] | None = None) -> "Figure":
+    """Which variate (row) looks at which (column): a heat map of [variates, variates] weights.
 
     Raises:
         ValueError: for weights that are not square, or names that are too many or too few.

@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,9 @@ from torch import Tensor
 from forecasting_kit.marks import time_marks
 from forecasting_kit.metrics import METRICS, forecast_errors
 from forecasting_kit.scaling import Scaler
-from forecasting_kit.tables import Fill, Table, sampling_step
+from forecasting_kit.tables import Table, sampling_step
 from forecasting_kit.windows import Windows, require_sizes
 
-Features = Literal["M", "S", "MS"]
 Split = str | Sequence[float]
 """A kind of data set (``KINDS``), or the shares of train, val and test such as (0.8, 0.2, 0)."""
 
@@ -69,7 +68,7 @@ def _overlapping(train: int, val: int, end: int, lookback: int, test: int) -> di
     }
 
 
-def select_features(table: Table, features: Features, target: Hashable | None) -> Table:
+def select_features(table: Table, features: str, target: Hashable | None) -> Table:
     """The variates that a setting uses: ``M`` all, ``S`` the target alone, ``MS`` the target last.
 
     The target is the last column unless named.
@@ -115,11 +114,11 @@ def prepare(
     horizon: int,
     *,
     split: Split = "custom",
-    features: Features = "M",
+    features: str = "M",
     target: Hashable | None = None,
     marks: str | None = "h",
     scaler: Scaler | None = None,
-    fill: Fill | None = None,
+    fill: str | None = None,
     device: str | torch.device = "cpu",
 ) -> Splits:
     """Scale a table by its training rows and cut its splits into windows.

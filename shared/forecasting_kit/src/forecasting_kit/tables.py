@@ -1,9 +1,9 @@
 """Series as the user has them: a table, one column per variate, one row per time step."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,6 @@ from jaxtyping import Float
 from pandas.tseries.frequencies import to_offset
 
 Layout = Literal["wide", "long"]
-Fill = Literal["ffill", "interpolate"]
 FILLS = ("ffill", "interpolate")
 LONG_COLUMNS = ("unique_id", "ds", "y")
 TIME_NAMES = ("date", "ds", "time", "timestamp", "datetime")
@@ -41,12 +40,13 @@ class Table:
         """The columns as text."""
         return tuple(map(str, self.columns))
 
-    def select(self, columns: Sequence[Hashable]) -> "Table":
+    def select(self, columns: Iterable[Hashable]) -> "Table":
         """The table of ``columns``, in their order; each is a column or its name.
 
         Raises:
             ValueError: for a column that the table does not have.
         """
+        columns = list(columns)
         place = {name: i for i, name in enumerate(self.names)}
         if missing := [str(c) for c in columns if str(c) not in place]:
             raise ValueError(
@@ -61,7 +61,7 @@ class Table:
         times = None if self.times is None else self.times[-rows:]
         return replace(self, values=self.values[-rows:], times=times)
 
-    def complete(self, fill: Fill | None = None) -> "Table":
+    def complete(self, fill: str | None = None) -> "Table":
         """The table without gaps.
 
         Args:
@@ -81,7 +81,7 @@ class Table:
             if fill is not None:
                 names = [name for name, gone in zip(self.names, empty, strict=True) if gone]
                 raise ValueError(f"nothing to fill from: no value in column {_listing(names)}")
-            row, column = np.argwhere(~finite)[0]
+            row, column = map(int, np.argwhere(~finite)[0])
             raise ValueError(
                 f"column {self.names[column]!r} is {self.values[row, column]} at "
                 f"{self._place(row)} ({(~finite).sum()} such values in all); "
@@ -149,12 +149,10 @@ def from_frame(frame: pd.DataFrame) -> Table:
     rows in any order.
 
     Raises:
-        TypeError: for something that is not a data frame, or has no times.
+        TypeError: for a frame without times.
         ValueError: for repeated or non-numeric columns, no columns or rows at all, times that can't
             be read, or a long frame with two values for one series and time.
     """
-    if not isinstance(frame, pd.DataFrame):
-        raise TypeError(f"needs a pandas data frame, got {type(frame).__name__}")
     if set(LONG_COLUMNS) <= set(frame.columns):
         frame, layout = _widen(frame), "long"
     else:
@@ -191,11 +189,20 @@ def to_frame(
     )
 
 
-def as_table(data: "pd.DataFrame | Table | str | Path") -> Table:
-    """A table from a frame, a CSV file's path, or a table."""
+def as_table(data: Any) -> Table:
+    """A table from a wide or long data frame, the path of a CSV file, or a table.
+
+    Raises:
+        TypeError: for anything else.
+    """
     if isinstance(data, Table):
         return data
-    return read_csv(data) if isinstance(data, str | Path) else from_frame(data)
+    if isinstance(data, str | Path):
+        return read_csv(data)
+    if isinstance(data, pd.DataFrame):
+        return from_frame(data)
+    kind = type(data).__name__
+    raise TypeError(f"needs a data frame, the path of a CSV file or a Table, got {kind}")
 
 
 def sampling_step(times: pd.DatetimeIndex) -> str:

@@ -24,13 +24,12 @@ from forecasting_kit.datasets import DATASETS, load_data
 from forecasting_kit.evaluation import BLOCK
 from forecasting_kit.fitting import learning_rate, training_loss
 from forecasting_kit.metrics import METRICS, Errors, ErrorSums, error_sums
-from forecasting_kit.protocol import Features, Splits, prepare
-from forecasting_kit.tables import Fill
+from forecasting_kit.protocol import Splits, prepare
 from forecasting_kit.windows import Batch, Windows, run
 
 
 class ForecastErrors(Metric):
-    """The errors of forecasts over all processes, from the same float64 sums as everywhere."""
+    """Float64 sums of all processes' forecast errors; ``Errors.of`` tells what they amount to."""
 
     full_state_update = False
     higher_is_better = False
@@ -46,8 +45,8 @@ class ForecastErrors(Metric):
         for name, value in error_sums(forecast, true)._asdict().items():
             setattr(self, name, getattr(self, name) + value)
 
-    def compute(self) -> Errors:
-        return Errors.of(ErrorSums(*(getattr(self, name) for name in ErrorSums._fields)))
+    def compute(self) -> ErrorSums:
+        return ErrorSums(*(getattr(self, name) for name in ErrorSums._fields))
 
 
 class ForecastDataModule(LightningDataModule):
@@ -82,7 +81,7 @@ class ForecastDataModule(LightningDataModule):
         kind: str | None = None,
         lookback: int = 96,
         horizon: int = 96,
-        features: Features = "M",
+        features: str = "M",
         target: str | None = None,
         marks: str | None = "h",
         split: tuple[float, float, float] | None = None,
@@ -90,7 +89,7 @@ class ForecastDataModule(LightningDataModule):
         drop_last: bool = False,
         variates: int | None = None,
         first_variate: int = 0,
-        fill: Fill | None = None,
+        fill: str | None = None,
     ) -> None:
         super().__init__()
         if variates is not None and features == "MS":
@@ -127,6 +126,7 @@ class ForecastDataModule(LightningDataModule):
 
     def windows(self, split: str) -> Windows:
         """The windows of a split on the training device, with the variates that the run uses."""
+        self.setup()
         assert self.splits is not None
         windows = self.splits[split]
         if self.variates is not None and split != "test":
@@ -228,7 +228,7 @@ class ForecastModule(LightningModule):
         """The errors of all processes since the last call."""
         if self.errors is None:
             raise ValueError("no windows to take the errors of")
-        total = self.errors.compute()
+        total = Errors.of(self.errors.compute())
         self.errors = None
         return total
 

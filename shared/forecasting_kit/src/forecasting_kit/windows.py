@@ -13,7 +13,8 @@ class Batch(NamedTuple):
 
     x: Float[Tensor, "batch lookback variates"]
     y: Float[Tensor, "batch horizon targets"]
-    marks: Float[Tensor, "batch lookback+horizon marks"] | None = None
+    marks: Float[Tensor, "batch span marks"] | None = None
+    """Of lookback and horizon."""
 
     @property
     def past_marks(self) -> Float[Tensor, "batch lookback marks"] | None:
@@ -28,10 +29,10 @@ class Windows:
     are until then, and windows share them.
 
     Args:
-        values: the rows, in scaled space.
+        values: [rows, variates], in scaled space.
         lookback: L, the steps that are known.
         horizon: H, the steps asked for.
-        marks: time features of each row.
+        marks: [rows, marks], time features of each row.
         last_only: ask for the last variate alone (the ``MS`` setting).
 
     Raises:
@@ -40,11 +41,11 @@ class Windows:
 
     def __init__(
         self,
-        values: Float[Tensor, "rows variates"],
+        values: Tensor,
         lookback: int,
         horizon: int,
         *,
-        marks: Float[Tensor, "rows marks"] | None = None,
+        marks: Tensor | None = None,
         last_only: bool = False,
     ) -> None:
         require_sizes(lookback, horizon)
