@@ -20,6 +20,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("slug", PACKAGES, scope="session")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares one isolated process runs on one xdist worker."""
+    for item in items:
+        if "isolated" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group(f"isolated-{item.callspec.params['slug']}"))
+
+
 @pytest.fixture
 def paper(slug: str) -> Paper:
     return importlib.import_module(f"{slug}.paper").PAPER

@@ -1,7 +1,7 @@
 """The commands of every README run as printed.
 
 Blocks marked ``bash`` and ``python`` run, in order and in one folder; ``sh`` marks those that need
-GPUs, published data or the network. A package's ``tests/readme_files.py`` makes the files they name.
+GPUs, published data or the network. ``tests/readme_files.py`` of a package makes what they name.
 """
 
 import importlib.util

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from attention_core import attend, attention_weights
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class LSHAttention(nn.Module):
         order = rearrange(bucket, "rows hashes tokens -> rows (hashes tokens)").argsort(stable=True)
         position = order % tokens
 
-        def chunk(z: Tensor) -> Float[Tensor, "rows chunks size ..."]:
+        def chunk(z: Tensor) -> Shaped[Tensor, "rows chunks size ..."]:
             return rearrange(
                 z, "rows (chunks size) ... -> rows chunks size ...", size=self.bucket_size
             )
