@@ -280,6 +280,28 @@ def report(
     raise typer.Exit(int(bool(broken)))
 
 
+@app.command()
+def new(
+    slug: Annotated[str, typer.Argument(metavar="SLUG", help="The import name.")],
+    title: Annotated[str, typer.Option(help="The paper's title.")],
+    domain: Annotated[str, typer.Option(help="forecasting, vision, super-resolution, ...")],
+    into: Annotated[Path, typer.Option(help="The folder of packages.")] = Path("packages"),
+) -> None:
+    """Write a package for another paper: complete and working, to be turned into the paper."""
+    from formers.new import scaffold
+
+    try:
+        home = scaffold(slug, title=title, domain=domain, into=into)
+    except (OSError, ValueError) as error:
+        _fail(str(error))
+    print(
+        f"{home} is written. Next:\n"
+        f"  uv sync --all-packages --all-extras\n"
+        f"  uv run pytest {home}\n"
+        f"  uv run formers reproduce {slug}"
+    )
+
+
 def _overview(found: Any, roots: list[Path]) -> dict[str, Any]:
     from formers.records import latest_claims
 
