@@ -14,6 +14,7 @@ from attention_core import (
     require,
     require_fraction,
     require_positive,
+    token_linear,
 )
 from einops import rearrange
 from jaxtyping import Float
@@ -259,10 +260,11 @@ class ResidualDenseGroup(nn.Module):
         *layers, last = zip(self.layers, self.adjust, strict=True)
         dense = x
         for layer, adjust in layers:
-            grown = F.leaky_relu(adjust(layer(dense)), 0.2)
-            dense = torch.cat([dense, grown], -1)
+            grown = token_linear(layer(dense), adjust.weight, adjust.bias)
+            dense = torch.cat([dense, F.leaky_relu(grown, 0.2)], -1)
         layer, adjust = last
-        return torch.add(x, adjust(layer(dense)), alpha=RESIDUAL_SCALE)
+        grown = token_linear(layer(dense), adjust.weight, adjust.bias)
+        return torch.add(x, grown, alpha=RESIDUAL_SCALE)
 
 
 class SwinLayer(nn.Module):
@@ -290,7 +292,8 @@ class SwinLayer(nn.Module):
     def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         attended = self.attention(self.norm1(x), (self.shift, self.shift))
         x = x + self.stochastic(attended)
-        return x + self.stochastic(self.fc2(F.gelu(self.fc1(self.norm2(x)))))
+        hidden = F.gelu(token_linear(self.norm2(x), self.fc1.weight, self.fc1.bias))
+        return x + self.stochastic(token_linear(hidden, self.fc2.weight, self.fc2.bias))
 
     def stochastic(self, branch: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         """Drop the branch of some images in training, and scale the others up to make up for it."""

@@ -27,6 +27,7 @@ from attention_core.windows import (
     WindowGrid,
     relative_position_bias,
     relative_position_index,
+    token_linear,
     window_attention,
 )
 
@@ -64,6 +65,7 @@ __all__ = [
     "require_fraction",
     "require_positive",
     "to_dict",
+    "token_linear",
     "window_attention",
     "write_text",
 ]

@@ -26,6 +26,9 @@ MAPS_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
 ALIGNMENT = 8
 """Head sizes are padded to a multiple of this: what fused kernels take, and what runs fast."""
 
+ROWS = 16
+"""On a single thread PyTorch gives 1x1 convolutions to oneDNN from this batch size on."""
+
 
 @dataclass(frozen=True)
 class WindowGrid:
@@ -145,6 +148,24 @@ def window_attention(
     return _attend_kinds(query, key, value, biases, counts, scale).transpose(1, 2)
 
 
+def token_linear(
+    x: Float[Tensor, "*batch tokens dim"],
+    weight: Float[Tensor, "out dim"],
+    bias: Float[Tensor, "out"] | None = None,
+) -> Float[Tensor, "*batch tokens out"]:
+    """``F.linear`` over many tokens, on a float32 CPU as a 1x1 convolution.
+
+    PyTorch hands float32 matrix products to MKL and convolutions to oneDNN; at the widths of window
+    transformers (180, 308, 924) the latter was up to 1.7 times as fast on an AMD CPU.
+    """
+    plain = x.device.type != "cpu" or x.dtype != torch.float32 or x[..., 0].numel() % ROWS
+    if plain or torch.is_autocast_enabled("cpu") or not torch.backends.mkldnn.is_available():
+        return F.linear(x, weight, bias)
+    rows = rearrange(x.reshape(ROWS, -1, x.shape[-1]), "rows tokens dim -> rows dim tokens 1")
+    out = F.conv2d(rows, rearrange(weight, "out dim -> out dim 1 1"), bias)
+    return rearrange(out, "rows out tokens 1 -> rows tokens out").reshape(*x.shape[:-1], -1)
+
+
 def relative_position_index(
     window: tuple[int, int], device: torch.device
 ) -> Int[Tensor, "tokens tokens"]:
@@ -160,8 +181,14 @@ def relative_position_bias(
     table: Float[Tensor, "offsets heads"], window: tuple[int, int]
 ) -> Float[Tensor, "heads tokens tokens"]:
     """The bias of each head for each pair of positions, read from a table of offsets."""
-    index = _relative_position_index(window, table.device)
-    return rearrange(F.embedding(index, table), "i j heads -> heads i j")
+    height, width = window
+    # Each position sees a window-sized piece of the table upside down: a fold backwards, where
+    # indexing would scatter.
+    image = rearrange(table, "(y x) heads -> 1 heads y x", y=2 * height - 1)
+    pieces = rearrange(
+        F.unfold(image, window), "1 (heads y x) i -> heads i y x", y=height, x=width
+    )
+    return pieces.flip(2, 3).flatten(2)
 
 
 class WindowAttention(nn.Module):
@@ -204,14 +231,14 @@ class WindowAttention(nn.Module):
             offset = pad(rearrange(offset, "(part d) -> part d", d=head_dim)).flatten()
         out = pad(rearrange(self.proj.weight, "dim (head d) -> dim head d", d=head_dim)).flatten(1)
 
-        qkv = F.linear(grid.partition(x), weight, offset)
+        qkv = token_linear(grid.partition(x), weight, offset)
         query, key, value = rearrange(
             qkv, "n tokens (three heads d) -> three n heads tokens d", three=3, heads=self.heads
         )
         bias = relative_position_bias(self.table, self.window)
         attended = window_attention(query, key, value, bias, grid, scale=head_dim**-0.5)
         attended = rearrange(attended, "n heads tokens d -> n tokens (heads d)")
-        return grid.merge(F.linear(attended, out, self.proj.bias))
+        return grid.merge(token_linear(attended, out, self.proj.bias))
 
 
 class _Reorder(torch.autograd.Function):
@@ -282,8 +309,8 @@ def _attend_kinds(
     scale: float,
 ) -> Float[Tensor, "windows queries heads dim"]:
     parts = zip(query.split(counts), key.split(counts), value.split(counts), biases, strict=True)
-    attended = [
-        attend(q, k, v, bias, scale=scale).transpose(1, 2) for q, k, v, bias in parts if len(q)
+    attended = [  # fused kernels take a bias of four axes only
+        attend(q, k, v, bias[None], scale=scale).transpose(1, 2) for q, k, v, bias in parts if len(q)
     ]
     return torch.cat(attended) if len(attended) > 1 else attended[0]
 
@@ -297,7 +324,8 @@ def _kinds_attention(
     counts: Sequence[int],
     scale: float,
 ) -> Tensor:
-    return _attend_kinds(query, key, value, biases, counts, scale).contiguous()
+    constant = biases.detach()  # one that asks for a gradient would leave the fused path even here
+    return _attend_kinds(query, key, value, constant, counts, scale).contiguous()
 
 
 @_kinds_attention.register_fake
