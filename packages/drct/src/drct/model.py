@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from attention_core import (
     Checkpoint,
     PaperModel,
+    TokenLinear,
     WindowAttention,
     read_checkpoint,
     require,
     require_fraction,
     require_positive,
-    token_linear,
 )
 from einops import rearrange
 from jaxtyping import Float
@@ -117,6 +117,7 @@ class DRCT(PaperModel):
         super().__init__(config)
         c = config
         mean = torch.tensor(RGB_MEAN) if c.channels == 3 else torch.zeros(c.channels)
+        self.mean: Tensor
         self.register_buffer("mean", rearrange(mean, "c -> c 1 1"), persistent=False)
         self.conv_first = nn.Conv2d(c.channels, c.dim, 3, padding=1)
         self.embed_norm = nn.LayerNorm(c.dim) if c.embed_norm else nn.Identity()
@@ -247,24 +248,19 @@ class ResidualDenseGroup(nn.Module):
                 qkv_bias=c.qkv_bias,
                 drop_path=drop_path,
             )
-            for layer, (width, inner) in enumerate(
-                zip(c.widths, c.layer_heads(heads), strict=True)
-            )
+            for layer, (width, inner) in enumerate(zip(c.widths, c.layer_heads(heads), strict=True))
         )
         self.adjust = nn.ModuleList(
-            nn.Linear(width, c.dim if layer == last else c.growth)
+            TokenLinear(width, c.dim if layer == last else c.growth)
             for layer, width in enumerate(c.widths)
         )
 
     def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
-        *layers, last = zip(self.layers, self.adjust, strict=True)
         dense = x
-        for layer, adjust in layers:
-            grown = token_linear(layer(dense), adjust.weight, adjust.bias)
-            dense = torch.cat([dense, F.leaky_relu(grown, 0.2)], -1)
-        layer, adjust = last
-        grown = token_linear(layer(dense), adjust.weight, adjust.bias)
-        return torch.add(x, grown, alpha=RESIDUAL_SCALE)
+        for layer, adjust in zip(self.layers[:-1], self.adjust[:-1], strict=True):
+            grown = F.leaky_relu(adjust(layer(dense)), 0.2)
+            dense = torch.cat([dense, grown], -1)
+        return torch.add(x, self.adjust[-1](self.layers[-1](dense)), alpha=RESIDUAL_SCALE)
 
 
 class SwinLayer(nn.Module):
@@ -286,14 +282,13 @@ class SwinLayer(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attention = WindowAttention(dim, heads, (window, window), qkv_bias=qkv_bias)
         self.norm2 = nn.LayerNorm(dim)
-        self.fc1 = nn.Linear(dim, int(dim * mlp_ratio))
-        self.fc2 = nn.Linear(int(dim * mlp_ratio), dim)
+        self.fc1 = TokenLinear(dim, int(dim * mlp_ratio))
+        self.fc2 = TokenLinear(int(dim * mlp_ratio), dim)
 
     def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         attended = self.attention(self.norm1(x), (self.shift, self.shift))
         x = x + self.stochastic(attended)
-        hidden = F.gelu(token_linear(self.norm2(x), self.fc1.weight, self.fc1.bias))
-        return x + self.stochastic(token_linear(hidden, self.fc2.weight, self.fc2.bias))
+        return x + self.stochastic(self.fc2(F.gelu(self.fc1(self.norm2(x)))))
 
     def stochastic(self, branch: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         """Drop the branch of some images in training, and scale the others up to make up for it."""

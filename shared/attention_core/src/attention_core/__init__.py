@@ -23,6 +23,7 @@ from attention_core.golden import GoldenCase, golden_cases
 from attention_core.model import PaperModel
 from attention_core.paper import Benchmark, Claim, Evidence, Paper, Run, growth_exponent
 from attention_core.windows import (
+    TokenLinear,
     WindowAttention,
     WindowGrid,
     relative_position_bias,
@@ -41,6 +42,7 @@ __all__ = [
     "Paper",
     "PaperModel",
     "Run",
+    "TokenLinear",
     "WindowAttention",
     "WindowGrid",
     "atomic_directory",

@@ -166,6 +166,13 @@ def token_linear(
     return rearrange(out, "rows out tokens 1 -> rows tokens out").reshape(*x.shape[:-1], -1)
 
 
+class TokenLinear(nn.Linear):
+    """``nn.Linear`` by way of :func:`token_linear`."""
+
+    def forward(self, x: Float[Tensor, "*batch tokens dim"]) -> Float[Tensor, "*batch tokens out"]:
+        return token_linear(x, self.weight, self.bias)
+
+
 def relative_position_index(
     window: tuple[int, int], device: torch.device
 ) -> Int[Tensor, "tokens tokens"]:
@@ -185,9 +192,7 @@ def relative_position_bias(
     # Each position sees a window-sized piece of the table upside down: a fold backwards, where
     # indexing would scatter.
     image = rearrange(table, "(y x) heads -> 1 heads y x", y=2 * height - 1)
-    pieces = rearrange(
-        F.unfold(image, window), "1 (heads y x) i -> heads i y x", y=height, x=width
-    )
+    pieces = rearrange(F.unfold(image, window), "1 (heads y x) i -> heads i y x", y=height, x=width)
     return pieces.flip(2, 3).flatten(2)
 
 
@@ -253,7 +258,7 @@ class _Reorder(torch.autograd.Function):
         ctx.save_for_backward(inputs[2], inputs[1])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         back, order = ctx.saved_tensors
         return _Reorder.apply(grad, back, order), None, None
 
@@ -310,7 +315,9 @@ def _attend_kinds(
 ) -> Float[Tensor, "windows queries heads dim"]:
     parts = zip(query.split(counts), key.split(counts), value.split(counts), biases, strict=True)
     attended = [  # fused kernels take a bias of four axes only
-        attend(q, k, v, bias[None], scale=scale).transpose(1, 2) for q, k, v, bias in parts if len(q)
+        attend(q, k, v, bias[None], scale=scale).transpose(1, 2)
+        for q, k, v, bias in parts
+        if len(q)
     ]
     return torch.cat(attended) if len(attended) > 1 else attended[0]
 
@@ -347,7 +354,7 @@ def _kinds_attention_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of query, key and value as [windows, tokens, heads, dim], and of the biases."""
-    grads = tuple(_token_major(x) for x in (query, key, value))
+    grads = _token_major(query), _token_major(key), _token_major(value)
     grad_biases = torch.zeros_like(biases, memory_format=torch.contiguous_format)
     bytes_per_window = biases[0].numel() * 4
     budget = MAPS_BYTES.get(query.device.type, MAPS_BYTES["cuda"])
@@ -388,7 +395,7 @@ def _(
     counts: Sequence[int],
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    grads = tuple(_token_major(x) for x in (query, key, value))
+    grads = _token_major(query), _token_major(key), _token_major(value)
     return (*grads, torch.empty_like(biases, memory_format=torch.contiguous_format))
 
 

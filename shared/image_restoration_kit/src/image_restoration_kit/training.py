@@ -1,0 +1,159 @@
+"""The field's training loop as Lightning modules: L1, Adam, halvings, PSNR on luma."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from attention_core import PaperModel
+from attention_core.training import eval_loader, train_loader
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from image_restoration_kit.data import PairedImages
+from image_restoration_kit.enlarge import Tiling, enlarge
+from image_restoration_kit.metrics import psnr, quantise, ssim
+
+
+class SuperResolutionModule(LightningModule):
+    """L1 under Adam without weight decay; the rate is multiplied by ``gamma`` at ``milestones``.
+
+    An average of the weights is a callback: ``EMAWeightAveraging`` in the configuration.
+
+    Args:
+        model: the network.
+        lr: rate at the start.
+        betas: of Adam.
+        milestones: iterations.
+        gamma: what the rate is multiplied by.
+        tile: tiles of this size in evaluation; whole images by default.
+    """
+
+    def __init__(
+        self,
+        model: PaperModel,
+        *,
+        lr: float = 2e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        milestones: Sequence[int] = (250_000, 400_000, 450_000, 475_000),
+        gamma: float = 0.5,
+        tile: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.lr, self.betas, self.milestones, self.gamma = lr, betas, list(milestones), gamma
+        self.tiling = None if tile is None else Tiling(tile=tile)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        low, high = batch
+        loss = F.l1_loss(self.model(low), high)
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        self._evaluate("test", batch)
+
+    def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
+        low, high = batch
+        if high.shape[-2:] != tuple(side * self.model.scale for side in low.shape[-2:]):
+            raise ValueError(
+                f"the data is for another scale: {list(low.shape[-2:])} and "
+                f"{list(high.shape[-2:])}, the network enlarges {self.model.scale} times"
+            )
+        out = quantise(enlarge(self.model, low, tiling=self.tiling).float())
+        truth, border = quantise(high).cpu(), self.model.scale
+        options = {"on_epoch": True, "sync_dist": True, "batch_size": len(low)}
+        values = {f"{stage}_psnr": psnr(out, truth, border=border)}
+        if stage == "test":
+            values["test_ssim"] = ssim(out, truth, border=border)
+        self.log_dict(values, prog_bar=True, **options)  # type: ignore[arg-type]
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.model.parameters(), self.lr, self.betas)
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, self.milestones, self.gamma)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+class SuperResolutionData(LightningDataModule):
+    """Patches for training and whole images for evaluation; paths as ``PairedImages`` takes them.
+
+    Args:
+        hr: high-resolution training images: a folder, an LMDB, or ``drawn``.
+        lr: low-resolution ones; made by bicubic shrinking by default.
+        scale: of the network.
+        patch: side of a low-resolution patch.
+        batch_size: patches per process and step.
+        samples: patches in an epoch over all processes; one per image by default.
+        augment: flip and transpose.
+        template: name of an LR file for an HR stem, such as ``{}x{scale}``.
+        meta_info: text file that lists the training images.
+        val_hr: validation images; none by default.
+        val_lr: their low-resolution side.
+        test_hr: test images; the validation's by default.
+        test_lr: their low-resolution side.
+        workers: processes that load data.
+    """
+
+    def __init__(
+        self,
+        hr: str,
+        lr: str | None = None,
+        *,
+        scale: int,
+        patch: int = 64,
+        batch_size: int = 4,
+        samples: int | None = None,
+        augment: bool = True,
+        template: str | None = None,
+        meta_info: str | None = None,
+        val_hr: str | None = None,
+        val_lr: str | None = None,
+        test_hr: str | None = None,
+        test_lr: str | None = None,
+        workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.training = {"hr": hr, "lr": lr, "template": template, "meta_info": meta_info}
+        self.scale, self.patch, self.batch_size = scale, patch, batch_size
+        self.samples, self.augment, self.workers = samples, augment, workers
+        self.validation = {"hr": val_hr, "lr": val_lr}
+        self.test = {"hr": test_hr, "lr": test_lr} if test_hr else self.validation
+
+    def train_dataloader(self) -> DataLoader:
+        dataset = PairedImages(
+            **self.training,  # type: ignore[arg-type]
+            scale=self.scale,
+            patch=self.patch,
+            augment=self.augment,
+            samples=self.samples,
+        )
+        return train_loader(
+            dataset,
+            self._trainer,
+            self.batch_size,
+            drop_last=True,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        return self._whole(self.validation) if self.validation["hr"] else []
+
+    def test_dataloader(self) -> DataLoader:
+        if not self.test["hr"]:
+            raise ValueError("no test images: set --data.test_hr")
+        return self._whole(self.test)
+
+    def _whole(self, places: dict[str, str | None]) -> DataLoader:
+        dataset = PairedImages(**places, scale=self.scale)  # type: ignore[arg-type]
+        return eval_loader(dataset, self._trainer, 1, num_workers=self.workers)
+
+    @property
+    def _trainer(self) -> Any:
+        if self.trainer is None:
+            raise RuntimeError("the data module needs a trainer: call trainer.fit")
+        return self.trainer
