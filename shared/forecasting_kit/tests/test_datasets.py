@@ -6,6 +6,7 @@ import pytest
 from forecasting_kit import (
     DATASETS,
     KINDS,
+    leader_and_followers,
     load_data,
     prepare,
     read_file,
@@ -86,6 +87,31 @@ def test_missing_data_sets_say_where_they_are_expected(tmp_path):
     (tmp_path / "a.csv").write_text("date,a\n2020-01-01,1\n")
     with pytest.raises(ValueError, match="kind='ett': must be one of custom, ett-hour"):
         load_data(tmp_path / "a.csv", kind="ett")
+
+
+def test_published_files_may_lack_rows(tmp_path, waves):
+    (tmp_path / "weather").mkdir()
+    frame = waves(rows=60, freq="10min")
+    path = tmp_path / "weather/weather.csv"
+    frame.drop(index=frame.index[[20, 21]]).to_csv(path, index_label="date")
+    table = load_data("Weather", root=tmp_path)
+    assert table.step() == "10min"
+    assert prepare(table, 4, 2, marks="auto").train.marks.shape[1] == 5
+    with pytest.raises(ValueError, match="evenly spaced"):
+        load_data(path).step()
+
+
+def test_simulated_series_by_name():
+    table = load_data("waves")
+    assert table.step() == "h"
+    assert np.array_equal(table.values, load_data("waves").values)
+
+
+def test_followers_repeat_their_leader():
+    values = leader_and_followers(lag=24, noise=0.0).values
+    assert np.allclose(np.abs(values[24:, 1:]), np.abs(values[:-24, :1]))
+    own = np.corrcoef(values[24:, 3], values[:-24, 3])[0, 1]
+    assert abs(own) < 0.1
 
 
 def test_simbench_hourly_is_the_mean_of_four_quarters():

@@ -139,3 +139,14 @@ def test_a_progress_bar_is_drawn_on_request(splits, network, capsys, monkeypatch
     assert "epoch 1/1" in capsys.readouterr().err
     fit(network, splits.train, epochs=1)
     assert not any(capsys.readouterr())
+
+
+def test_a_progress_bar_of_the_callers(splits, network):
+    drawn = []
+
+    def bar(steps, total, what):
+        drawn.append((total, what))
+        return steps
+
+    fit(network, splits.train, epochs=2, batch_size=50, progress=bar)
+    assert drawn == [(5, "epoch 1/2"), (5, "epoch 2/2")]

@@ -90,6 +90,19 @@ def test_another_step_is_refused(trained, waves):
         trained.predict(waves(freq="15min"))
 
 
+def test_uneven_times_are_refused_before_training(trained, small, frame):
+    uneven = frame.drop(index=frame.index[50])
+    for method in (lambda data: small(24, 8, marks="h").fit(data), trained.evaluate):
+        with pytest.raises(ValueError, match=r"0 days 02:00:00 between .* \(row 50\)"):
+            method(uneven)
+
+
+def test_a_zone_of_time_is_kept(trained, frame):
+    here = frame.tz_localize("Europe/Berlin")
+    assert str(trained.predict(here).index.tz) == "Europe/Berlin"
+    assert str(trained.backtest(here).frame.ds.dt.tz) == "Europe/Berlin"
+
+
 def test_univariate_constant_integer_and_float32_data(small, waves):
     frame = waves(variates=1).assign(flat=3).astype({"load0": "float32"})
     forecast = small(24, 8).fit(frame, epochs=1, progress=False).predict(frame)

@@ -1,6 +1,7 @@
 import ast
 from pathlib import Path
 
+import forecasting_kit
 import pytest
 import torch
 from forecasting_kit.plots import plot_attention, plot_errors, plot_forecast, save_figure

@@ -3,7 +3,7 @@
 import importlib.util
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,16 @@ class DataSet:
             raise FileNotFoundError(
                 f"{self.name}: no file at {path}; put the published file {self.file} below {root}"
             )
-        return read_file(path, self.kind)
+        table = read_file(path, self.kind)
+        # Some published files lack a few rows; the field takes them as they are.
+        return table if table.times is None else replace(table, known_step=self.known_step(table))
+
+    def known_step(self, table: Table) -> str:
+        """The step of the times, or what it is meant to be where they are not even."""
+        try:
+            return table.step()
+        except ValueError:
+            return self.step
 
 
 DATASETS: dict[str, DataSet] = {

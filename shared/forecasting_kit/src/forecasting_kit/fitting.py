@@ -133,7 +133,7 @@ def fit(
     if drop_last and len(train) < batch_size:
         raise ValueError(f"batch_size={batch_size} with drop_last: only {len(train)} windows")
     device = train.values.device
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     history: list[Epoch] = []
     best, best_mse, waited = None, math.inf, 0
     devices = [device] if device.type == "cuda" else []

@@ -392,6 +392,8 @@ class Forecaster:
 
     def _prepare(self, table: Table, *, fresh: bool = False) -> Splits:
         scaler = None
+        if table.times is not None:
+            table.step()  # uneven times are told before anything is trained on them
         if not fresh:
             table = self._usable(table)
             rows = split_rows(self.split, len(table), self.lookback)["train"]
@@ -444,22 +446,17 @@ class Forecaster:
         """Forecasts, in scaled space, of what follows the first ``end`` rows, for each end."""
         model, targets = self._network(), len(self._targets(table))
         values = torch.from_numpy(scaler.transform(table.values).astype(np.float32))
-        times = table.times
-        if times is not None:
-            times = pd.DatetimeIndex(times.append(table.future(self.horizon)))
-        marks = table_marks(times, self.marks)
+        marks = table_marks(table, self.marks, future=self.horizon)
         parts = []
         with torch.inference_mode():
             for start in range(0, len(ends), BLOCK):
-                block = ends[start : start + BLOCK]
-                x = torch.stack([values[end - self.lookback : end] for end in block])
-                spans = [slice(end - self.lookback, end + self.horizon) for end in block]
+                rows = torch.tensor(ends[start : start + BLOCK])[:, None] - self.lookback
+                x = values[rows + torch.arange(self.lookback)].to(self.device)
+                span = rows + torch.arange(self.lookback + self.horizon)
                 batch = Batch(
-                    x.to(self.device),
-                    x.new_empty(len(block), self.horizon, targets),
-                    None
-                    if marks is None
-                    else torch.stack([marks[span] for span in spans]).to(self.device),
+                    x,
+                    x.new_empty(len(x), self.horizon, targets),
+                    None if marks is None else marks[span].to(self.device),
                 )
                 parts.append(run(model.eval(), batch).double().cpu())
         return torch.cat(parts).numpy()
@@ -473,14 +470,14 @@ def _backtest_frame(
     forecast: Float[np.ndarray, "windows horizon targets"],
 ) -> pd.DataFrame:
     windows, horizon, targets = true.shape
-    stamps = np.arange(ends[-1] + horizon) if times is None else times.to_numpy()
-    rows = np.array(ends)[:, None] + np.arange(horizon)
+    stamps = pd.RangeIndex(ends[-1] + horizon) if times is None else times
+    rows = np.array(ends)[:, None, None] + np.arange(horizon)
     each = (windows, targets, horizon)
     return pd.DataFrame(
         {
             "unique_id": np.broadcast_to(np.array(columns, object)[:, None], each).ravel(),
-            "ds": np.broadcast_to(stamps[rows][:, None], each).ravel(),
-            "cutoff": np.broadcast_to(stamps[rows[:, 0] - 1][:, None, None], each).ravel(),
+            "ds": stamps.take(np.broadcast_to(rows, each).ravel()),
+            "cutoff": stamps.take(np.broadcast_to(rows[..., :1] - 1, each).ravel()),
             "y": true.swapaxes(1, 2).ravel(),
             "forecast": forecast.swapaxes(1, 2).ravel(),
         }

@@ -14,7 +14,7 @@ from torch import Tensor
 from forecasting_kit.marks import time_marks
 from forecasting_kit.metrics import METRICS, forecast_errors
 from forecasting_kit.scaling import Scaler
-from forecasting_kit.tables import Table, sampling_step
+from forecasting_kit.tables import Table
 from forecasting_kit.windows import Windows, require_sizes
 
 Split = str | Sequence[float]
@@ -157,7 +157,7 @@ def prepare(
         )
     scaled = scaler.transform(table.values)
     values = torch.from_numpy(scaled.astype(np.float32)).to(device)
-    features_of_time = table_marks(table.times, marks)
+    features_of_time = table_marks(table, marks)
     if features_of_time is not None:
         features_of_time = features_of_time.to(device)
 
@@ -183,12 +183,18 @@ def prepare(
 
 
 def table_marks(
-    times: pd.DatetimeIndex | None, step: str | None
+    table: Table, step: str | None, *, future: int = 0
 ) -> Float[Tensor, "rows marks"] | None:
-    """Time features as a tensor; ``None`` where there are no times or no features for the step."""
-    if step is None or times is None:
+    """Time features of a table's rows and of ``future`` more; ``None`` where there are none.
+
+    ``step`` is as in :func:`prepare`.
+    """
+    if step is None or table.times is None:
         return None
-    marks = time_marks(times, sampling_step(times) if step == "auto" else step)
+    times = table.times
+    if future:
+        times = pd.DatetimeIndex(times.append(table.future(future)))
+    marks = time_marks(times, table.step() if step == "auto" else step)
     return torch.from_numpy(marks.astype(np.float32)) if marks.shape[1] else None
 
 

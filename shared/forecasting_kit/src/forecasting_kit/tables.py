@@ -25,12 +25,14 @@ class Table:
         columns: the variates' names.
         times: the time of each row, or ``None`` for files that have none.
         layout: the kind of frame it was read from, which forecasts are handed back in.
+        known_step: the sampling step where it is known, so that the times need not be even.
     """
 
     values: Float[np.ndarray, "rows variates"]
     columns: tuple[Hashable, ...]
     times: pd.DatetimeIndex | None = None
     layout: Layout = "wide"
+    known_step: str | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -101,7 +103,7 @@ class Table:
         """
         if self.times is None:
             raise ValueError("the data has no timestamps")
-        return sampling_step(self.times)
+        return self.known_step or sampling_step(self.times)
 
     def future(self, steps: int) -> pd.DatetimeIndex:
         """The ``steps`` times that follow the last row."""
