@@ -10,8 +10,12 @@ def records(root="runs"):
 
 
 def test_shows_and_records_every_fate(formers):
-    code, out, _ = formers("reproduce", "toy")
+    code, out, progress = formers("reproduce", "toy")
     assert code == 1  # one claim raised
+    assert progress.splitlines()[:2] == [
+        "measuring linear-cost (1 s)",
+        "✓ holds linear-cost (0.0 s)",
+    ]
     for text in ("exponent 1.0, seed 0", "✓ holds", "✗ fails", "! error", "· not run"):
         assert text in out
     assert "RuntimeError: no [luck] today" in out

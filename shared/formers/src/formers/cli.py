@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from formers.figures import duration, entry, mebibytes, si
+
 app = typer.Typer(
     help="List, show, verify, reproduce and bench the papers that are installed.",
     no_args_is_help=True,
@@ -192,6 +194,7 @@ def reproduce(
         steps = reproduction.reproduce(
             paper, claims, root=output, progress=progress, full=full, device=device, seed=seed,
             fresh=fresh,
+            announce=lambda claim: progress.say(f"[dim]measuring {claim.id} ({claim.cost})[/]"),
         )  # fmt: skip
         try:
             for outcome in progress(steps, "claims", total=len(claims)):
@@ -336,7 +339,7 @@ def _variants(paper: Any) -> Table:
         flops = "-"
         if paper.inputs is not None:
             build = functools.partial(paper.build, config)
-            flops = _si(flops_of(build, functools.partial(paper.inputs, config, None, 1)))
+            flops = si(flops_of(build, functools.partial(paper.inputs, config, None, 1)))
         table.add_row(name, f"{parameters:,}", flops)
     return table
 
@@ -374,7 +377,7 @@ def _print_outcomes(outcomes: list[Any], folder: Path) -> None:
             columns = [escape(str(column)) for column in extra["columns"]]
             shown = Table(*columns, title=extra.get("title") or claim.id)
             for row in extra["rows"]:
-                shown.add_row(*(escape(_cell(value)) for value in row))
+                shown.add_row(*(escape(entry(value)) for value in row))
             console.print(shown)
         if record.get("note"):
             console.print(f"{claim.id}: {escape(record['note'])}", highlight=False)
@@ -414,13 +417,12 @@ def _print_bench(record: dict[str, Any]) -> None:
     for side in (ours, *rest):
         table = Table(record["axis"], *columns, title=side["name"])
         for point in side["points"]:
-            memory = point["memory"]
             table.add_row(
                 str(point["size"]),
-                f"{point['latency'] * 1e3:.3g} ms",
-                f"{_si(point['throughput'])}/s",
-                "-" if memory is None else f"{memory / 2**20:.0f} MiB",
-                _si(point["flops"]),
+                duration(point["latency"]),
+                f"{si(point['throughput'])}/s",
+                mebibytes(point["memory"]),
+                si(point["flops"]),
                 f"{point['matmul_share']:.0%}",
             )
         console.print(table)
@@ -432,23 +434,9 @@ def _print_bench(record: dict[str, Any]) -> None:
         spread = f"median of pairs; {point['least']:.2f} to {point['most']:.2f}"
         console.print(f"{size}: {rest[0]['name']} takes {times} as long ({spread})")
     console.print(
-        f"matmul here: {_si(record['matmul_rate'])}FLOP/s in {record['dtype']} "
+        f"matmul here: {si(record['matmul_rate'])}FLOP/s in {record['dtype']} "
         f"({record['hardware']}, {record['threads']} threads)"
     )
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value)
-
-
-def _si(value: int | float) -> str:
-    """Three digits and a prefix: ``18.3 G``."""
-    power = 0
-    while abs(value) >= 999.5 and power < 5:
-        value, power = value / 1000, power + 1
-    return f"{value:.3g} {' kMGTP'[power]}".strip()
 
 
 def _mark(passed: bool) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from attention_core import Claim, Paper, write_text
 
+from formers.figures import duration, entry, mebibytes
 from formers.records import Record, bench_records, latest_claims
 from formers.registry import Installed
 from formers.reproduce import tables
@@ -112,7 +113,7 @@ def _claim_details(claim: Claim, record: Record | None, figures: str) -> list[st
         return [f"### {claim.id}", f"Not run here. It takes {claim.cost}:", _code(claim.command)]
     body = [f"![{claim.id}]({figures}/{figure})" for figure in record.get("figures", ())]
     for table in tables(record):
-        cells = [[_cell(_figure(value)) for value in row] for row in table["rows"]]
+        cells = [[_cell(entry(value)) for value in row] for row in table["rows"]]
         title = [f"**{_cell(table['title'])}**"] if table.get("title") else []
         body += [*title, _table([_cell(str(column)) for column in table["columns"]], cells)]
     if record.get("note"):
@@ -143,10 +144,8 @@ def _cost(record: Record, figures: str) -> list[str]:
     for points in zip(*(side["points"] for side in record["sides"]), strict=True):
         row = [str(points[0]["size"])]
         for point in points:
-            memory = point["memory"]
-            row.append(f"{point['latency'] * 1e3:.3g} ms")
-            row.append("-" if memory is None else f"{memory / 2**20:.0f} MiB")
-            row.append(f"{point['matmul_share']:.0%}")
+            share = f"{point['matmul_share']:.0%}"
+            row += [duration(point["latency"]), mebibytes(point["memory"]), share]
         row += [f"{speedups[points[0]['size']]['median']:.2f}"] if speedups else []
         rows.append(row)
     growth = [
@@ -168,10 +167,6 @@ def _cost(record: Record, figures: str) -> list[str]:
 
 def _quantity(name: str) -> str:
     return {"flops": "FLOPs"}.get(name, name)
-
-
-def _figure(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _table(columns: list[str], rows: list[list[str]]) -> str:

@@ -48,6 +48,7 @@ def reproduce(
     *,
     root: Path,
     progress: Progress,
+    announce: Callable[[Claim], None] = lambda claim: None,
     full: bool = False,
     device: str = "cpu",
     seed: int = 0,
@@ -56,7 +57,8 @@ def reproduce(
     """Measure ``claims`` in turn; each outcome is in the JSON file before it is yielded.
 
     A claim that was recorded under the same circumstances by the same code is not measured again
-    unless ``fresh``; one that raised is. Figures go to ``root/slug/claim``.
+    unless ``fresh``; one that raised is. ``announce`` is told of each before it is measured.
+    Figures go to ``root/slug/claim``.
     """
     records = claim_records(root, paper.slug)
     digest = source_digest(paper.slug)
@@ -72,6 +74,7 @@ def reproduce(
         output = root / paper.slug / claim.id
         output.mkdir(parents=True, exist_ok=True)
         (output / ERROR_FILE).unlink(missing_ok=True)
+        announce(claim)
         run = Run(output=output, full=full, device=device, seed=seed, progress=progress)
         record = {
             **circumstances,
