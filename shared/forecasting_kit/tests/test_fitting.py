@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -78,6 +79,25 @@ def test_every_window_is_seen_once_an_epoch(splits, network):
     seen.clear()
     fit(network, splits.train, epochs=1, batch_size=32, drop_last=True)
     assert [len(x) for x in seen] == [32] * (count // 32)
+
+
+def test_an_epoch_is_adam_on_the_mean_squared_error(splits, network):
+    network.drop.p = 0.0
+    twin, seen = copy.deepcopy(network), []
+    hook = network.register_forward_pre_hook(lambda module, args: seen.append(args[0][:, :, 0]))
+    fit(network, splits.train, epochs=1, lr=1e-2, batch_size=64)
+    hook.remove()
+    # Which windows a batch held is read off its first rows, which are all different.
+    first = {row.item(): i for i, row in enumerate(splits.train.values[: len(splits.train), 0])}
+    optimizer = torch.optim.Adam(twin.parameters(), lr=1e-2, fused=False)
+    for x in seen:
+        batch = splits.train[[first[value] for value in x[:, 0].tolist()]]
+        loss = (twin(batch.x) - batch.y).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for trained, replayed in zip(network.parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(trained, replayed, atol=1e-5)
 
 
 class Level(nn.Module):
