@@ -107,6 +107,19 @@ def kept_map_bias(
     return map_bias(decay, h, w, slice(0, h), device)
 
 
+def decay_map(decay: Decay, h: int, w: int, row: int, column: int) -> Float[Tensor, "heads h w"]:
+    """What the decay leaves of each position's weight, seen from one position: 1 at itself.
+
+    Raises:
+        ValueError: for a position outside the map.
+    """
+    if not (0 <= row < h and 0 <= column < w):
+        raise ValueError(f"token ({row}, {column}) lies outside the map of {h} x {w}")
+    cpu = torch.device("cpu")
+    seen = map_bias(decay, h, w, slice(row, row + 1), cpu)[:, column].exp()
+    return rearrange(seen, "heads (h w) -> heads h w", h=h)
+
+
 def distances(a: Float[Tensor, "m"], b: Float[Tensor, "n"]) -> Float[Tensor, "m n"]:
     return (a[:, None] - b).abs()
 
@@ -158,12 +171,12 @@ class ManhattanAttention(nn.Module):
         """Each row for itself, then each column over what the rows gave."""
         row_bias, column_bias = shared.bias
         batch = len(value)
-        rows = rearrange(query_key, "b h w two n d -> two (b h) n w d")
-        value = attend_near(*rows, rearrange(value, "b h w n d -> (b h) n w d"), row_bias)
-        columns = rearrange(query_key, "b h w two n d -> two (b w) n h d")
+        query, key = rearrange(query_key, "b h w two n d -> two (b h) n w d")
+        value = attend_near(query, key, rearrange(value, "b h w n d -> (b h) n w d"), row_bias)
+        query, key = rearrange(query_key, "b h w two n d -> two (b w) n h d")
         value = rearrange(value, "(b h) n w d -> (b w) n h d", b=batch)
         return rearrange(
-            attend_near(*columns, value, column_bias), "(b w) n h d -> b h w n d", b=batch
+            attend_near(query, key, value, column_bias), "(b w) n h d -> b h w n d", b=batch
         )
 
     def whole(

@@ -1,6 +1,6 @@
 """Convolutions of channel-last maps."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ class DepthwiseConv(nn.Conv2d):
         self.residual = residual
 
     def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
-        image, weight, bias = to_image(x), self.weight, self.bias
+        image, weight, bias = to_image(x), self.weight, cast(Tensor, self.bias)
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
             image, weight, bias = (tensor.to(dtype) for tensor in (image, weight, bias))

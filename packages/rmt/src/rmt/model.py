@@ -109,15 +109,16 @@ class RMTBackboneConfig(EncoderConfig):
 
 
 _TINY: dict[str, Any] = {}
-_SMALL: dict[str, Any] = dict(
-    depths=(3, 4, 18, 4), mlp_ratios=(4, 4, 3, 3), decomposed=(True, True, True, False),
-    drop_path=0.15,
-)  # fmt: skip
-_BASE: dict[str, Any] = dict(
-    dims=(80, 160, 320, 512), depths=(4, 8, 25, 8), heads=(5, 5, 10, 16), mlp_ratios=(4, 4, 3, 3),
-    decay_spread=(5, 5, 6, 6), decomposed=(True, True, True, False),
-    layer_scale=(False, False, True, True), drop_path=0.4,
-)  # fmt: skip
+_SMALL: dict[str, Any] = {
+    "depths": (3, 4, 18, 4), "mlp_ratios": (4, 4, 3, 3),
+    "decomposed": (True, True, True, False), "drop_path": 0.15,
+}  # fmt: skip
+_BASE: dict[str, Any] = {
+    "dims": (80, 160, 320, 512), "depths": (4, 8, 25, 8), "heads": (5, 5, 10, 16),
+    "mlp_ratios": (4, 4, 3, 3), "decay_spread": (5, 5, 6, 6),
+    "decomposed": (True, True, True, False), "layer_scale": (False, False, True, True),
+    "drop_path": 0.4,
+}  # fmt: skip
 _LARGE: dict[str, Any] = {
     **_BASE, "dims": (112, 224, 448, 640), "heads": (7, 7, 14, 20),
     "decay_spread": (6, 6, 6, 6), "drop_path": 0.5,
@@ -205,7 +206,8 @@ class Stage(nn.Module):
 
     def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         """The stage's own output, before it is halved."""
-        shared = self.blocks[0].attention.geometry(x)
+        first: Any = self.blocks[0]
+        shared = first.attention.geometry(x)
         for block in self.blocks:
             if self.checkpointing and self.training:
                 x = checkpoint(block, x, shared, use_reentrant=False)
@@ -266,6 +268,7 @@ class Encoder(PaperModel):
     def stage_maps(self, x: Float[Tensor, "b h w dim"]) -> list[Float[Tensor, "b h w dim"]]:
         """The output of every stage for the stem's map ``x``, before its down-sampling."""
         maps = []
+        stage: Any
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
@@ -274,6 +277,7 @@ class Encoder(PaperModel):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the blocks in the backward pass instead of keeping what is inside them."""
+        stage: Any
         for stage in self.stages:
             stage.checkpointing = enable
 
@@ -286,15 +290,20 @@ class Encoder(PaperModel):
 
 
 class Head(nn.Module):
-    """Projection, batch norm, SiLU, mean over positions."""
+    """Projection, batch norm, SiLU, mean over positions (a map where ``pool`` is off)."""
+
+    pool = True
 
     def __init__(self, dim: int, projection: int) -> None:
         super().__init__()
         self.projection = nn.Linear(dim, projection)
         self.norm = nn.BatchNorm2d(projection)
 
-    def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b projection"]:
-        return F.silu(self.norm(to_image(self.projection(x)))).mean((2, 3))
+    def forward(
+        self, x: Float[Tensor, "b h w dim"]
+    ) -> Float[Tensor, "b projection"] | Float[Tensor, "b h w projection"]:
+        x = F.silu(self.norm(to_image(self.projection(x))))
+        return x.mean((2, 3)) if self.pool else to_map(x)
 
 
 class TokenLabelOutput(NamedTuple):
@@ -346,8 +355,9 @@ class RMT(Encoder):
 
         Args:
             checkpoint: their file, or what ``torch.load`` makes of it.
-            heads, decay_start, decay_spread: per stage; read off the file when it holds the
-                ``Relpos`` buffers.
+            heads: per stage; read off the file where it holds the ``Relpos`` buffers, as are
+            decay_start: a of Eq. 3 per stage, and
+            decay_spread: b - a per stage.
             decomposed: per stage, whether attention runs along rows and columns.
             drop_path: stochastic depth for further training.
             classes: give the head another number of classes; a new head is initialised, with a
@@ -462,6 +472,16 @@ class RMTBackbone(Encoder):
 
         Of a detector's or segmenter's file, everything outside the backbone is left out; of a
         classifier's, the heads, and the norms of the returned maps are new.
+
+        Args:
+            checkpoint: their file, or what ``torch.load`` makes of it.
+            heads: this and the next four as in `rmt.RMT.from_official`.
+            decay_start: likewise.
+            decay_spread: likewise.
+            decomposed: likewise.
+            drop_path: likewise.
+            out_indices: stages whose maps are returned; all by default.
+            frozen_batch_norm: keep the batch norms as they are in training.
 
         Raises:
             CheckpointError: a file that is not RMT's, or does not fit the settings.

@@ -9,7 +9,7 @@ import torch
 from attention_core import CheckpointError, rename, replace
 from torch import Tensor
 
-from rmt.model import RMT, VARIANTS, EncoderConfig, RMTBackboneConfig, RMTConfig
+from rmt.model import RMT, VARIANTS, EncoderConfig, RMTConfig
 
 C = TypeVar("C", bound=EncoderConfig)
 
@@ -100,7 +100,7 @@ def convert(
 
 
 def from_official_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The authors' entries under this model's names; buffers that can be recomputed are left out."""
+    """The authors' entries under this model's names, without buffers that can be recomputed."""
     joint: dict[str, Tensor] = {}
     for key, value in state.items():
         if m := re.fullmatch(r"(.+\.retention\.)([qk])_proj\.(weight|bias)", key):

@@ -51,7 +51,9 @@ def token_label_loss(
     """Soft-target cross entropy of the image and of every token, each a mean, weighted and summed.
 
     Args:
-        logits, token_logits, box: the model's `TokenLabelOutput`.
+        logits: this and the next two are the model's `TokenLabelOutput`.
+        token_logits: of every token, row by row.
+        box: where the images were swapped.
         targets: along the last axis the true class, a soft target of the image, and a soft target
             of every token, row by row; or one soft target for image and tokens alike.
         class_weight: of the image's part.

@@ -1,0 +1,51 @@
+"""``rmt classify | evaluate | features | convert``."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    """Run the command line; it needs the extra ``images``."""
+    try:
+        from image_classification_kit.commands import classification_app
+    except ModuleNotFoundError as missing:
+        sys.exit(
+            f"error: the rmt command needs {missing.name}: "
+            "install formers-rmt with its extra [images]"
+        )
+    classification_app(
+        "rmt",
+        load,
+        draw=draw_decay,
+        map_help="Write a figure: how much of each position's weight the decay leaves, seen from "
+        "the middle of the picture.",
+    )()
+
+
+def load(checkpoint: Path) -> Any:
+    """A saved folder, or the authors' file."""
+    from rmt.model import RMT
+
+    if checkpoint.is_dir():
+        return RMT.from_pretrained(checkpoint)
+    return RMT.from_official(checkpoint)
+
+
+def draw_decay(model: Any, picture: Any, path: Path) -> Path:
+    """The decay of every stage's nearest- and farthest-sighted head, over the picture."""
+    from image_classification_kit.figures import map_figure
+
+    from rmt.attention import Decay, decay_map
+
+    config, maps = model.config, {}
+    h, w = picture.height, picture.width
+    for _ in range(2):
+        h, w = -(-h // 2), -(-w // 2)
+    sizes = zip(config.heads, config.decay_start, config.decay_spread, strict=True)
+    for stage, (heads, start, spread) in enumerate(sizes):
+        seen = decay_map(Decay(heads, start, spread), h, w, h // 2, w // 2)
+        maps[f"stage {stage + 1}, head 1"] = seen[0]
+        maps[f"stage {stage + 1}, head {heads}"] = seen[-1]
+        h, w = -(-h // 2), -(-w // 2)
+    return map_figure(picture, maps, path)
