@@ -16,7 +16,7 @@ $(UV):
 	.cache/uv/bin/pip install --quiet uv
 
 install: $(UV)  ## install the whole workspace into .venv
-	$(UV) sync --quiet --all-packages --all-extras --group docs
+	$(UV) sync --quiet --compile-bytecode --all-packages --all-extras --group docs
 
 demo: install  ## the main job: train iTransformer and its baselines on real data, see its claims
 	$(RUN) formers reproduce itransformer

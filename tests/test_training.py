@@ -54,7 +54,6 @@ def test_killed_and_resumed_training_equals_an_unbroken_one(slug: str, tmp_path:
     assert [key for key in found if not found[key].equal(expected[key])] == []
 
 
-@pytest.mark.parametrize("slug", PACKAGES)
 def test_published_configurations_are_valid(slug: str) -> None:
     """Every packaged YAML is parsed against the module, data and trainer it configures."""
     script = (

@@ -203,7 +203,7 @@ class ITransformer(PaperModel):
     def forward(
         self,
         x: Float[Tensor, "batch lookback variates"],
-        marks: Float[Tensor, "batch lookback features"] | None = None,
+        marks: Float[Tensor, "batch steps features"] | None = None,
         draws: Draws = None,
     ) -> Float[Tensor, "batch horizon variates"]:
         """Forecast the ``horizon`` steps that follow ``x``.
@@ -245,7 +245,7 @@ class ITransformer(PaperModel):
     def embed(
         self,
         window: Float[Tensor, "batch lookback variates"],
-        marks: Float[Tensor, "batch lookback features"] | None,
+        marks: Float[Tensor, "batch steps features"] | None,
     ) -> Float[Tensor, "batch tokens dim"]:
         """One token per variate, then one per time feature (Eq. 1)."""
         series = window if marks is None else torch.cat([window, marks.to(window.dtype)], -1)
@@ -256,7 +256,7 @@ class ITransformer(PaperModel):
     def attention_maps(
         self,
         x: Float[Tensor, "batch lookback variates"],
-        marks: Float[Tensor, "batch lookback features"] | None = None,
+        marks: Float[Tensor, "batch steps features"] | None = None,
     ) -> list[Float[Tensor, "batch heads tokens tokens"]]:
         """The attention between variates (and marks, which come last) in each layer (Fig. 7).
 
@@ -301,7 +301,7 @@ class ChannelIndependent(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch lookback variates"],
-        marks: Float[Tensor, "batch lookback features"] | None = None,
+        marks: Float[Tensor, "batch steps features"] | None = None,
     ) -> Float[Tensor, "batch horizon variates"]:
         variates = x.shape[-1]
         windows = rearrange(x, "batch lookback variates -> (batch variates) lookback 1")
