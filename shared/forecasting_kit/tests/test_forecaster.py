@@ -275,6 +275,8 @@ def test_adopting_a_trained_network(trained, small, frame):
         ({"features": "X"}, "features='X': must be"),
         ({"marks": "x"}, "no time marks for the step 'x'"),
         ({"split": "x"}, "split='x': must be one of"),
+        ({"device": "cuda:99"}, "device='cuda:99': this machine has"),
+        ({"device": "gpu"}, "device='gpu': Expected one of cpu, cuda"),
         ({"dim": 0}, "SmallConfig.dim=0: must be an integer of at least 1"),
         ({"depth": 3}, "SmallConfig has no field depth; it has lookback, horizon, dim"),
     ],

@@ -44,7 +44,9 @@ Kind = Annotated[
     str | None, typer.Option(help="File format: custom, ett-hour, ett-minute, solar, pems.")
 ]
 Fill = Annotated[str | None, typer.Option(help="Close gaps: ffill or interpolate.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default a GPU if there is one.")
+]
 Bundle = Annotated[Path, typer.Argument(help="What train or import wrote.")]
 
 out = Console()

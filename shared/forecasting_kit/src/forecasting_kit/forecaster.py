@@ -128,7 +128,7 @@ class Forecaster:
         self.lookback, self.horizon = lookback, horizon
         self.features, self.target = features, None if target is None else str(target)
         self.marks, self.split, self.fill = marks, split, fill
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _device(device)
         self.options = options
         self.model: PaperModel | None = None
         self.columns: tuple[str, ...] = ()
@@ -460,6 +460,16 @@ class Forecaster:
                 )
                 parts.append(run(model.eval(), batch).double().cpu())
         return torch.cat(parts).numpy()
+
+
+def _device(name: str | torch.device | None) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ValueError(f"device={name!r}: {str(error).splitlines()[0]}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device={name!r}: this machine has {torch.cuda.device_count()} GPUs")
+    return device
 
 
 def _backtest_frame(
