@@ -54,6 +54,17 @@ def test_backward_costs_more_and_stands_beside(formers, monkeypatch):
     assert forward["sides"][0]["growth"] == {}
 
 
+def test_a_busy_machine_is_told(formers, monkeypatch):
+    monkeypatch.setattr("formers.bench._memory", lambda *arguments: [None] * len(arguments[-1]))
+    monkeypatch.setattr("os.getloadavg", lambda: (1000.0, 0.0, 0.0))
+    code, _, error = formers("bench", "toy", "--rounds", "3", "--sizes", "8")
+    assert code == 0
+    assert error.startswith("warning: this machine is busy (load 1000.0 on ")
+    assert stored()[0]["load"] == 1000
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    assert "busy" not in formers("bench", "toy", "--rounds", "3", "--sizes", "8")[2]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -83,4 +94,4 @@ def test_a_size_that_the_model_refuses(formers, toy):
     object.__setattr__(toy, "inputs", inputs)
     code, _, error = formers("bench", "toy", "--sizes", "7")
     assert code == 2
-    assert error == "error: 7 tokens: must be even\n"
+    assert error.splitlines()[-1] == "error: 7 tokens: must be even"

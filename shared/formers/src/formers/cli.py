@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from formers.figures import duration, entry, mebibytes, si
+from formers.figures import duration, entry, mebibytes, published, si
 
 app = typer.Typer(
     help="List, show, verify, reproduce and bench the papers that are installed.",
@@ -93,7 +93,7 @@ def show(name: PaperName) -> None:
     console = _console()
     link = f"arXiv {paper.arxiv}" if paper.arxiv else "no arXiv number"
     console.print(f"[bold]{escape(paper.title)}[/]", highlight=False)
-    console.print(f"{escape(paper.authors)} · {escape(paper.venue)} {paper.year} · {link}")
+    console.print(f"{escape(paper.authors)} · {escape(published(paper))} · {link}")
     console.print(f"{paper.domain} · authors' code: {escape(paper.official)}")
     console.print(f"\n{escape(paper.summary)}\n")
     if paper.variants:
@@ -223,7 +223,7 @@ def bench(
 ) -> None:
     """Measure latency, throughput, memory and FLOPs over input sizes, beside a baseline."""
     from formers import bench as benchmarking
-    from formers.records import bench_records, environment, package_version
+    from formers.records import bench_records, cpu_cores, environment, package_version
     from formers.registry import entry_points
 
     paper = _find(name)
@@ -240,6 +240,13 @@ def bench(
     )  # fmt: skip
     wanted = _sizes(sizes) if sizes else paper.benchmark.sizes
     records = bench_records(output, paper.slug)
+    where = environment()  # before the measurement adds to the load
+    if where["load"] > cpu_cores():
+        _complain(
+            f"this machine is busy (load {where['load']} on {cpu_cores()} cores): "
+            "do not trust its times",
+            "warning",
+        )
     try:
         records.read()  # a damaged file is told before the measurement, not after
         with _progress() as progress:
@@ -250,7 +257,7 @@ def bench(
         record |= {
             "figure": picture,
             "version": package_version(paper.slug),
-            **environment(),
+            **where,
         }
         benchmarking.plot(record, records.path.parent / picture)
         records.add(record)
@@ -506,8 +513,9 @@ def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 160)
 
 
-def _complain(message: str) -> None:
-    Console(stderr=True).print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+def _complain(message: str, kind: str = "error") -> None:
+    text = f"[red]{kind}:[/] {escape(message)}"
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
 
 
 def _fail(message: str, code: int = 2) -> Any:

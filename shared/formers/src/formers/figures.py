@@ -1,6 +1,9 @@
 """Figures as people read them."""
 
+import re
 from typing import Any
+
+from attention_core.paper import Paper
 
 
 def si(value: int | float) -> str:
@@ -19,6 +22,12 @@ def duration(seconds: float) -> str:
 def mebibytes(size: int | None) -> str:
     """Whole MiB; a dash where it is not known."""
     return "-" if size is None else f"{size / 2**20:.0f} MiB"
+
+
+def published(paper: Paper) -> str:
+    """Venue and year; a venue often names its own year."""
+    named = re.search(r"\b(19|20)\d\d\b", paper.venue)
+    return paper.venue if named else f"{paper.venue} {paper.year}"
 
 
 def entry(value: Any) -> str:

@@ -92,6 +92,7 @@ def environment() -> Record:
         "hardware": hardware(),
         "os": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
@@ -99,13 +100,18 @@ def environment() -> Record:
 
 def hardware() -> str:
     """The machine in words: ``2 cores of an AMD EPYC, no GPU``."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = cpu_cores()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     name = _processor()
     article = "an" if name[:1] in "AEIOU" else "a"
     plural = "core" if cores == 1 else "cores"
     return f"{cores} {plural} of {article} {name}, {_listed(gpus) or 'no GPU'}"
+
+
+def cpu_cores() -> int:
+    """The processors that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def package_version(slug: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from attention_core import Claim, Paper, write_text
 
-from formers.figures import duration, entry, mebibytes
+from formers.figures import duration, entry, mebibytes, published
 from formers.records import Record, bench_records, latest_claims
 from formers.registry import Installed
 from formers.reproduce import tables
@@ -22,35 +22,34 @@ def overview(papers: Iterable[Installed], results: Path, *, link: str = "papers/
     rows = []
     for found in papers:
         if (paper := found.paper) is None:
-            rows.append([found.name, _cell(found.error), *[""] * 6])
+            rows.append([f"{found.name}<br>{_cell(found.error)}", *[""] * 4])
             continue
         records = latest_claims(paper.slug, [results])
         states = [records[c.id]["status"] if c.id in records else "not run" for c in paper.claims]
         counts = [states.count(state) for state in ("holds", "fails")]
         rows.append(
             [
-                f"[{paper.slug}]({link.format(paper.slug)})",
-                _cell(paper.title),
-                _cell(paper.domain),
-                f"{_cell(paper.venue)} {paper.year}",
+                f"[{paper.slug}]({link.format(paper.slug)})<br>{_cell(paper.title)}"
+                f"<br>{_cell(paper.domain)} · {_cell(published(paper))}",
                 str(len(paper.variants)),
                 *map(str, [*counts, len(states) - sum(counts)]),
             ]
         )
-    columns = ["paper", "title", "domain", "published", "variants", "held", "failed", "not run"]
+    columns = ["paper", "variants", "held", "failed", "not run"]
     return _table(columns, rows)
 
 
 def page(paper: Paper, results: Path, *, figures: str) -> str:
-    """The page of one paper: README, claims, costs and API.
+    """The page of one paper: README, with claims and costs before how to cite it, and API.
 
     Args:
         paper: the paper.
         results: the folder with ``PAPER/reproduce.json`` and ``PAPER/bench.json``.
         figures: how the page reaches ``results/PAPER``.
     """
-    parts = [readme(paper.slug), _claims(paper, results, figures), _costs(paper, results, figures)]
-    parts.append(f"## API\n\n::: {paper.slug}\n")
+    text, cite, end = readme(paper.slug).partition("\n## Cite")
+    measured = [_claims(paper, results, figures), _costs(paper, results, figures)]
+    parts = [text, *measured, cite + end, f"## API\n\n::: {paper.slug}"]
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 
@@ -88,7 +87,7 @@ def _claims(paper: Paper, results: Path, figures: str) -> str:
         return ""
     records = latest_claims(paper.slug, [results])
     rows = [_claim_row(claim, records.get(claim.id)) for claim in paper.claims]
-    columns = ["claim", "paper says", "measured", "", "on"]
+    columns = ["claim", "", "paper says", "measured", "on"]
     text = ["## Claims", f"`formers reproduce {paper.slug}` measures them.", _table(columns, rows)]
     for claim in paper.claims:
         text += _claim_details(claim, records.get(claim.id), figures)
@@ -99,10 +98,10 @@ def _claim_row(claim: Claim, record: Record | None) -> list[str]:
     statement = f"**{claim.id}**<br>{_cell(claim.statement)}"
     says = f"{_cell(claim.paper_says)}<br>({_cell(claim.source)})"
     if record is None:
-        return [statement, says, "", MARKS["not run"], _cell(claim.cost)]
+        return [statement, MARKS["not run"], says, "", f"takes {_cell(claim.cost)}"]
     budget = "full budget" if record["full"] else "quick budget"
     where = f"{record['hardware']}, {record['date'][:10]}, {budget}, {record['seconds']:.0f} s"
-    return [statement, says, _cell(record["measured"]), MARKS[record["status"]], _cell(where)]
+    return [statement, MARKS[record["status"]], says, _cell(record["measured"]), _cell(where)]
 
 
 def _claim_details(claim: Claim, record: Record | None, figures: str) -> list[str]:
@@ -135,19 +134,22 @@ def _cost(record: Record, figures: str) -> list[str]:
     what = [record["variant"], "forward and backward" if record["backward"] else "forward"]
     what += ["compiled"] if record["compile"] else []
     what += [f"batch {record['batch']}", record["dtype"]]
-    speedups = {point["size"]: point for point in record["speedup"]}
-    columns = [record["axis"]]
-    for side in record["sides"]:
-        columns += [f"{_cell(side['name'])}: latency", "memory", "of matmul"]
-    columns += ["times as long"] if speedups else []
-    rows = []
-    for points in zip(*(side["points"] for side in record["sides"]), strict=True):
-        row = [str(points[0]["size"])]
-        for point in points:
-            share = f"{point['matmul_share']:.0%}"
-            row += [duration(point["latency"]), mebibytes(point["memory"]), share]
-        row += [f"{speedups[points[0]['size']]['median']:.2f}"] if speedups else []
-        rows.append(row)
+    ours, *rest = record["sides"]
+    columns = [record["axis"], "latency", "memory", "of matmul"]
+    rows = [
+        [
+            str(point["size"]),
+            duration(point["latency"]),
+            mebibytes(point["memory"]),
+            f"{point['matmul_share']:.0%}",
+        ]
+        for point in ours["points"]
+    ]
+    for side in rest:
+        columns += ["baseline's latency", "its memory", "times as long"]
+        for row, point, ratio in zip(rows, side["points"], record["speedup"], strict=True):
+            row += [duration(point["latency"]), mebibytes(point["memory"])]
+            row += [f"{ratio['median']:.2f}"]
     growth = [
         f"{_text(side['name'])}: "
         + ", ".join(f"{_quantity(q)} ~ size^{e:.2f}" for q, e in side["growth"].items())
@@ -158,7 +160,8 @@ def _cost(record: Record, figures: str) -> list[str]:
     return [
         f"### {', '.join(what)}",
         f"Measured on {_text(where)}; a large matrix product runs there at "
-        f"{record['matmul_rate'] / 1e9:.0f} GFLOP/s in {record['dtype']}.",
+        f"{record['matmul_rate'] / 1e9:.0f} GFLOP/s in {record['dtype']}."
+        + "".join(f" Baseline: {_text(side['name'])}." for side in rest),
         f"![latency and memory over {_cell(record['axis'])}]({figures}/{record['figure']})",
         _table(columns, rows),
         *growth,
