@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -95,7 +96,8 @@ class DRCTConfig:
     @property
     def drop_paths(self) -> list[float]:
         """Stochastic depth of each group."""
-        return torch.linspace(0, self.drop_path, SCHEDULE * self.groups)[::SCHEDULE].tolist()
+        last = SCHEDULE * self.groups - 1
+        return [self.drop_path * SCHEDULE * group / last for group in range(self.groups)]
 
 
 VARIANTS = {
@@ -315,3 +317,14 @@ def initialise(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def load(path: str | Path) -> DRCT:
+    """The network in a file of the authors' or a folder (or Hub repository) of ours.
+
+    Raises:
+        CheckpointError: when the file is not a DRCT.
+        FileNotFoundError: when it is not there.
+    """
+    folder = Path(path).is_dir() or not (Path(path).suffix or Path(path).exists())
+    return DRCT.from_pretrained(str(path)) if folder else DRCT.from_official(path)

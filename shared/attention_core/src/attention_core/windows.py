@@ -8,7 +8,6 @@ pass, a few windows at a time, where the gradient of the bias is a sum over wind
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ ALIGNMENT = 8
 
 ROWS = 16
 """On a single thread PyTorch gives 1x1 convolutions to oneDNN from this batch size on."""
+ONEDNN = torch.backends.mkldnn.is_available()
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def token_linear(
     transformers (180, 308, 924) the latter was up to 1.7 times as fast on an AMD CPU.
     """
     plain = x.device.type != "cpu" or x.dtype != torch.float32 or x[..., 0].numel() % ROWS
-    if plain or torch.is_autocast_enabled("cpu") or not torch.backends.mkldnn.is_available():
+    if plain or not ONEDNN or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
     rows = rearrange(x.reshape(ROWS, -1, x.shape[-1]), "rows tokens dim -> rows dim tokens 1")
     out = F.conv2d(rows, rearrange(weight, "out dim -> out dim 1 1"), bias)
@@ -228,13 +228,15 @@ class WindowAttention(nn.Module):
         grid = WindowGrid((x.shape[1], x.shape[2]), self.window, shift)
         head_dim = x.shape[-1] // self.heads
         # Zeros at the end of each head, put there by the weights: no activation is copied.
-        pad = partial(F.pad, pad=(0, -head_dim % self.alignment))
-        weight = rearrange(self.qkv.weight, "(part d) dim -> dim part d", d=head_dim)
-        weight = rearrange(pad(weight), "dim part d -> (part d) dim")
-        offset = self.qkv.bias
+        extra = -head_dim % self.alignment
+        weight = rearrange(self.qkv.weight, "(part d) dim -> part d dim", d=head_dim)
+        weight = F.pad(weight, (0, 0, 0, extra)).flatten(0, 1)
+        offset: Tensor | None = self.qkv.bias
         if offset is not None:
-            offset = pad(rearrange(offset, "(part d) -> part d", d=head_dim)).flatten()
-        out = pad(rearrange(self.proj.weight, "dim (head d) -> dim head d", d=head_dim)).flatten(1)
+            offset = rearrange(offset, "(part d) -> part d", d=head_dim)
+            offset = F.pad(offset, (0, extra)).flatten()
+        out = rearrange(self.proj.weight, "dim (head d) -> dim head d", d=head_dim)
+        out = F.pad(out, (0, extra)).flatten(1)
 
         qkv = token_linear(grid.partition(x), weight, offset)
         query, key, value = rearrange(

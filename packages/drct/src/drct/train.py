@@ -1,0 +1,41 @@
+"""Train on one device or many: ``python -m drct.train fit --config NAME``."""
+
+from typing import Any
+
+from attention_core.training import main as train
+from image_restoration_kit.training import SuperResolutionData, SuperResolutionModule
+
+from drct.model import DRCT, DRCTConfig, load
+
+
+class Training(SuperResolutionModule):
+    """A DRCT under the field's training loop.
+
+    Args:
+        network: sizes of the network.
+        start: weights to start from, a file of the authors' or a saved folder; those of another
+            shape (the upsampling of another scale) stay as drawn.
+        training: learning rate and schedule.
+    """
+
+    def __init__(self, network: DRCTConfig, start: str | None = None, **training: Any) -> None:
+        model = DRCT(network)
+        if start is not None:
+            own = model.state_dict()
+            fitting = {
+                key: value
+                for key, value in load(start).state_dict().items()
+                if key in own and own[key].shape == value.shape
+            }
+            if not any(key.startswith("groups.") for key in fitting):
+                raise ValueError(f"start={start}: none of its groups fits {network}")
+            model.load_state_dict(fitting, strict=False)
+        super().__init__(model, **training)
+
+
+def main() -> None:
+    train(Training, SuperResolutionData, package="drct", monitor="val_psnr", mode="max")
+
+
+if __name__ == "__main__":
+    main()
