@@ -32,8 +32,9 @@ class DepthwiseConv(nn.Conv2d):
 
     def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         image, weight, bias = to_image(x), self.weight, cast(Tensor, self.bias)
-        if torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
+        device = x.device.type
+        if device != "meta" and torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
             image, weight, bias = (tensor.to(dtype) for tensor in (image, weight, bias))
         # One more in a filter's centre adds the input; in half precision it would round the filter.
         folded = self.residual and weight.dtype == torch.float32

@@ -96,7 +96,7 @@ class DenseRMT(nn.Module):
 
     def forward(
         self, images: Float[Tensor, "b channels height width"]
-    ) -> tuple[Float[Tensor, "b dim h w"], ...]:
+    ) -> tuple[Float[Tensor, "b _ _ _"], ...]:
         """Maps of strides 4, 8, 16 and 32."""
         return self.backbone(images)
 

@@ -265,7 +265,7 @@ class Encoder(PaperModel):
             )
         return to_map(self.stem(images.contiguous(memory_format=torch.channels_last)))
 
-    def stage_maps(self, x: Float[Tensor, "b h w dim"]) -> list[Float[Tensor, "b h w dim"]]:
+    def stage_maps(self, x: Float[Tensor, "b h w dim"]) -> list[Float[Tensor, "b _ _ _"]]:
         """The output of every stage for the stem's map ``x``, before its down-sampling."""
         maps = []
         stage: Any
@@ -504,7 +504,7 @@ class RMTBackbone(Encoder):
 
     def forward(
         self, images: Float[Tensor, "b channels height width"]
-    ) -> tuple[Float[Tensor, "b dim h w"], ...]:
+    ) -> tuple[Float[Tensor, "b _ _ _"], ...]:
         """One map per entry of ``out_indices``, each side rounded up."""
         maps = self.stage_maps(self.embed(images))
         return tuple(
