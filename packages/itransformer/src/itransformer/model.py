@@ -6,6 +6,7 @@ from typing import Any, Self, cast
 import torch
 from attention_core import (
     Checkpoint,
+    Dropout,
     PaperModel,
     read_checkpoint,
     require,
@@ -63,9 +64,8 @@ class ITransformerConfig:
         if self.attention == "lsh":
             require(self, "heads", self.dim % self.heads == 0, "lsh needs a divisor of dim")
         if self.attention != "full":
-            require(
-                self, "use_norm", self.use_norm, f"{self.attention} attention always normalises"
-            )
+            rule = f"must be true: {self.attention!r} attention always normalises"
+            require(self, "use_norm", self.use_norm, rule)
 
 
 def _published(horizons: tuple[int, ...], **sizes: object) -> dict[int, ITransformerConfig]:
@@ -120,11 +120,11 @@ class EncoderLayer(nn.Module):
         self.feed_forward = nn.Sequential(
             nn.Linear(config.dim, config.feed_forward),
             nn.GELU() if config.activation == "gelu" else nn.ReLU(),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Linear(config.feed_forward, config.dim),
         )
         self.feed_forward_norm = nn.LayerNorm(config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self, x: Float[Tensor, "batch tokens dim"], draws: Tensor | None = None
@@ -141,7 +141,7 @@ class ITransformer(PaperModel):
     def __init__(self, config: ITransformerConfig) -> None:
         super().__init__(config)
         self.embedding = nn.Linear(config.lookback, config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.dim)
         self.projection = nn.Linear(config.dim, config.horizon)

@@ -18,6 +18,7 @@ from attention_core.config import (
     to_dict,
 )
 from attention_core.counting import count_flops, count_parameters, flops_of
+from attention_core.dropout import Dropout, random_keep
 from attention_core.files import atomic_directory, atomic_path, write_text
 from attention_core.golden import GoldenCase, golden_cases
 from attention_core.model import PaperModel
@@ -37,6 +38,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Claim",
+    "Dropout",
     "Evidence",
     "GoldenCase",
     "Paper",
@@ -57,6 +59,7 @@ __all__ = [
     "golden_cases",
     "growth_exponent",
     "load_state",
+    "random_keep",
     "read_checkpoint",
     "relative_position_bias",
     "relative_position_index",

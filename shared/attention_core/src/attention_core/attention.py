@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from attention_core.dropout import attend_with_dropout, takes_dropout
+
 P = ParamSpec("P")
 
 
@@ -33,6 +35,9 @@ def attend(
         dropout: rate on the weights; the caller passes 0 in evaluation.
         scale: of the logits; 1/sqrt(dim) by default.
     """
+    if dropout and bias is None and takes_dropout(query):
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        return attend_with_dropout(query, key, value, dropout=dropout, scale=scale)
     if bias is not None and bias.dtype != torch.bool:
         bias = bias.to(query.dtype)
     return F.scaled_dot_product_attention(
