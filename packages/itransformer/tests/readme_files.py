@@ -9,9 +9,9 @@ from attention_core import golden_cases
 
 
 def make(folder: Path) -> None:
-    hours = pd.date_range("2024-01-01", periods=900, freq="h", name="date")
+    hours = pd.date_range("2024-01-01", periods=1300, freq="h", name="date")
     rng = np.random.default_rng(0)
-    waves = 50 + 20 * np.sin(2 * np.pi * (np.arange(900)[:, None] / 24 + rng.random(6)))
+    waves = 50 + 20 * np.sin(2 * np.pi * (np.arange(1300)[:, None] / 24 + rng.random(6)))
     columns = [f"load_{i}" for i in range(6)]
     frame = pd.DataFrame(waves + rng.standard_normal(waves.shape), index=hours, columns=columns)
     frame.to_csv(folder / "loads.csv")
