@@ -41,7 +41,8 @@ def test_show(formers):
     assert "arXiv 2601.00001" in out
     row = next(line for line in out.splitlines() if "toy_l " in line)
     # 2 x 8 x 32 multiply-adds, twice, for each of 4 tokens.
-    assert [cell.strip() for cell in row.split("│")][1:-1] == ["toy_l", "552", "4.1 k"]
+    cells = [cell.strip() for cell in row.split("│")][1:-1]
+    assert cells == ["toy_l", "552", "4.1 k", "x 1×4×8"]
     assert "linear-cost" in out
     assert "toy predict file.csv" in out
     assert "@misc{toy" in out

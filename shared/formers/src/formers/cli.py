@@ -339,15 +339,19 @@ def _variants(paper: Any) -> Table:
     import torch
     from attention_core import count_parameters, flops_of
 
-    table = Table("variant", "parameters", "FLOPs", title="variants (forward of one input)")
+    table = Table("variant", "parameters", "FLOPs", "forward of", title="variants")
     for name, config in paper.variants.items():
         with torch.device("meta"):
             parameters = count_parameters(paper.build(config))
-        flops = "-"
+        flops, shapes = "-", ""
         if paper.inputs is not None:
             build = functools.partial(paper.build, config)
-            flops = si(flops_of(build, functools.partial(paper.inputs, config, None, 1)))
-        table.add_row(name, f"{parameters:,}", flops)
+            inputs = functools.partial(paper.inputs, config, None, 1)
+            flops = si(flops_of(build, inputs))
+            with torch.device("meta"):
+                sizes = {key: "×".join(map(str, x.shape)) for key, x in inputs().items()}
+            shapes = ", ".join(f"{key} {size}" for key, size in sizes.items())
+        table.add_row(name, f"{parameters:,}", flops, shapes)
     return table
 
 
