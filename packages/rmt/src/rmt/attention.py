@@ -170,13 +170,13 @@ class ManhattanAttention(nn.Module):
     ) -> Float[Tensor, "b h w n d"]:
         """Each row for itself, then each column over what the rows gave."""
         row_bias, column_bias = shared.bias
-        batch = len(value)
+        h, w = value.shape[1:3]
         query, key = rearrange(query_key, "b h w two n d -> two (b h) n w d")
         value = attend_near(query, key, rearrange(value, "b h w n d -> (b h) n w d"), row_bias)
         query, key = rearrange(query_key, "b h w two n d -> two (b w) n h d")
-        value = rearrange(value, "(b h) n w d -> (b w) n h d", b=batch)
+        value = rearrange(value, "(b h) n w d -> (b w) n h d", h=h)
         return rearrange(
-            attend_near(query, key, value, column_bias), "(b w) n h d -> b h w n d", b=batch
+            attend_near(query, key, value, column_bias), "(b w) n h d -> b h w n d", w=w
         )
 
     def whole(

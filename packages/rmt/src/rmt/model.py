@@ -392,7 +392,7 @@ class RMT(Encoder):
 
     def forward_head(
         self, x: Float[Tensor, "b h w dim"], pre_logits: bool = False
-    ) -> Float[Tensor, "b out"]:
+    ) -> Float[Tensor, "b ..."]:
         """Class logits of the last stage's map; with ``pre_logits``, its pooled feature."""
         feature = self.head(x)
         return feature if pre_logits else self.classifier(self.dropout(feature))
@@ -409,7 +409,7 @@ class RMT(Encoder):
 
     def forward(
         self, images: Float[Tensor, "b channels height width"], box: Int[Tensor, "4"] | None = None
-    ) -> Float[Tensor, "b out"] | TokenLabelOutput:
+    ) -> Float[Tensor, "b ..."] | TokenLabelOutput:
         """Class logits (the pooled feature without classes).
 
         A token-labelling model adds half of each class's best token. In training it swaps a box

@@ -5,7 +5,7 @@ authors' file by ``pretrained=True, pretrained_cfg_overlay={"file": "RMT-S.pth"}
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -105,7 +105,7 @@ class TimmRMT(RMT):
     def forward_intermediates(
         self,
         x: Float[Tensor, "b channels height width"],
-        indices: int | list[int] | None = None,
+        indices: int | Sequence[int] | None = None,
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: str = "NCHW",
@@ -127,7 +127,7 @@ class TimmRMT(RMT):
         return maps if intermediates_only else (z, maps)
 
     def prune_intermediate_layers(
-        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop what the maps of the stages ``indices`` don't need."""
         taken, last = feature_take_indices(len(self.stages), indices)

@@ -42,7 +42,7 @@ def token_label_loss(
     logits: Float[Tensor, "b classes"],
     token_logits: Float[Tensor, "b tokens classes"],
     box: Int[Tensor, "4"],
-    targets: Float[Tensor, "b classes"] | Float[Tensor, "b classes labels"],
+    targets: Float[Tensor, "..."],
     *,
     class_weight: float = 1.0,
     token_weight: float = 0.5,
@@ -54,8 +54,9 @@ def token_label_loss(
         logits: this and the next two are the model's `TokenLabelOutput`.
         token_logits: of every token, row by row.
         box: where the images were swapped.
-        targets: along the last axis the true class, a soft target of the image, and a soft target
-            of every token, row by row; or one soft target for image and tokens alike.
+        targets: [b, classes, 2 + tokens], along the last axis the true class, a soft target of the
+            image, and one of every token, row by row; or [b, classes], one soft target for image
+            and tokens alike.
         class_weight: of the image's part.
         token_weight: of the tokens' part.
         ground_truth: blend the true class into the image's target, by a half where both name the

@@ -66,6 +66,8 @@ def classification_app(
     def network(checkpoint: Path, device: str) -> Any:
         import torch
 
+        if not checkpoint.exists():
+            raise stop(f"no checkpoint at {checkpoint}")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:

@@ -82,7 +82,7 @@ def accuracy(
 
 
 def linear_baseline(
-    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, decay: float = 1e-3
+    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, decay: float = 1e-2
 ) -> float:
     """Accuracy of a linear classifier on the pixels, fitted to its optimum (L-BFGS)."""
     x, y = train[0].flatten(1), train[1]

@@ -127,7 +127,7 @@ class Preprocessing:
     def __call__(self, image: Image.Image) -> Float[Tensor, "channels height width"]:
         return self.normalise(to_tensor(self.picture(image)))
 
-    def normalise(self, x: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch c h w"]:
+    def normalise(self, x: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch d h w"]:
         """Values in [0, 1] to what the network takes; grey where mean has one entry."""
         mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in (self.mean, self.std))
         if len(self.mean) == 1 and x.shape[-3] == 3:

@@ -108,7 +108,7 @@ class ClassificationModule(LightningModule):
         """The loss of what the network returned."""
         return F.cross_entropy(class_logits(outputs), targets)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+    def training_step(self, batch: Sequence[Tensor], index: int) -> Tensor:
         images, labels = batch
         if self.mix is not None and len(images) > 1:
             images, targets = self.mix(images, labels)
@@ -167,13 +167,13 @@ class ClassificationModule(LightningModule):
 
     # -- evaluation ----------------------------------------------------------------------------
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+    def validation_step(self, batch: Sequence[Tensor], index: int) -> None:
         self._evaluate("val", batch)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+    def test_step(self, batch: Sequence[Tensor], index: int) -> None:
         self._evaluate("test", batch)
 
-    def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
+    def _evaluate(self, stage: str, batch: Sequence[Tensor]) -> None:
         images, labels = batch
         networks = {"": self.model}
         if self.average is not None:
