@@ -1,6 +1,7 @@
 """The recipe: mixing, averages, schedule, repeated augmentation."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -99,7 +100,8 @@ def test_rate_warms_up_and_falls_along_a_cosine(tmp_path, schedule: str) -> None
     run = trainer(tmp_path, max_epochs=6, limit_train_batches=2, limit_val_batches=0)
     run.fit(module, data(augmentation="none"))
     assert rates[0] == pytest.approx(1e-6)
-    assert max(rates) == pytest.approx(0.05, rel=0.15)  # 0.1 for 64 images, 32 a step
+    # 0.1 for 64 images, 32 a step; as DeiT's, the cosine begins under the warm-up: it is at 2/6.
+    assert max(rates) == pytest.approx(0.05 * (1 + math.cos(math.pi / 3)) / 2, rel=1e-3)
     peak = rates.index(max(rates))
     assert rates[:peak] == sorted(rates[:peak])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)

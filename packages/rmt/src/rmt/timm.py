@@ -118,7 +118,7 @@ class TimmRMT(RMT):
         """
         if output_fmt not in ("NCHW", "NHWC"):
             raise ValueError(f"output_fmt={output_fmt!r}: must be 'NCHW' or 'NHWC'")
-        taken, last = feature_take_indices(len(self.stages), indices)
+        taken, last = _taken(self.stages, indices)
         maps, z = [], self.embed(x)
         for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
             z = stage(stage_input(self.stages, i, z))
@@ -130,7 +130,7 @@ class TimmRMT(RMT):
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop what the maps of the stages ``indices`` don't need."""
-        taken, last = feature_take_indices(len(self.stages), indices)
+        taken, last = _taken(self.stages, indices)
         self.stages = self.stages[: last + 1]
         if prune_head:
             self.head: Any = nn.Identity()
@@ -142,6 +142,11 @@ def stage_input(stages: nn.ModuleList, i: int, x: Tensor) -> Tensor:
     """The map that stage ``i`` takes: what the one before gave, halved."""
     before: Any = stages[i - 1]
     return before.halve(x) if i else x
+
+
+def _taken(stages: nn.ModuleList, indices: int | Sequence[int] | None) -> tuple[list[int], int]:
+    known = indices if indices is None or isinstance(indices, int) else list(indices)
+    return feature_take_indices(len(stages), known)
 
 
 def weights(state: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:
