@@ -2,6 +2,6 @@
 
 from rrt_mil.aggregators import Bags
 from rrt_mil.encoder import R2T, R2TConfig
-from rrt_mil.model import VARIANTS, R2TMIL, R2TMILConfig
+from rrt_mil.model import R2TMIL, VARIANTS, R2TMILConfig
 
 __all__ = ["R2T", "R2TMIL", "VARIANTS", "Bags", "R2TConfig", "R2TMILConfig"]

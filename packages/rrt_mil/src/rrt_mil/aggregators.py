@@ -1,5 +1,6 @@
 """From instances to a bag's label: the aggregators that R²T was plugged into (Table 1)."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -10,6 +11,13 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from rrt_mil.model import R2TMILConfig
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": F.relu,
+    "gelu": F.gelu,
+}
 
 
 class Bags(NamedTuple):
@@ -29,9 +37,7 @@ class AttentionScores(nn.Module):
     def __init__(self, config: "R2TMILConfig", maps: int = 1) -> None:
         super().__init__()
         dim, hidden, bias = config.dim, config.attention_dim, config.attention_bias
-        self.activation = {"tanh": torch.tanh, "relu": F.relu, "gelu": F.gelu}[
-            config.attention_activation
-        ]
+        self.activation = config.attention_activation
         self.hidden = nn.Linear(dim, hidden, bias=bias)
         self.gate = nn.Linear(dim, hidden, bias=bias) if config.gated else None
         self.dropout = nn.Dropout(config.attention_dropout)
@@ -42,7 +48,7 @@ class AttentionScores(nn.Module):
         x: Float[Tensor, "bags instances dim"],
         mask: Bool[Tensor, "bags instances"] | None,
     ) -> Float[Tensor, "bags maps instances"]:
-        hidden = self.dropout(self.activation(self.hidden(x)))
+        hidden = self.dropout(ACTIVATIONS[self.activation](self.hidden(x)))
         if self.gate is not None:
             hidden = hidden * self.dropout(self.gate(x).sigmoid())
         return hide(self.score(hidden).mT, mask)
@@ -258,9 +264,9 @@ def most(
 def smooth_svm(
     scores: Float[Tensor, "instances classes"], labels: Int[Tensor, "instances"]
 ) -> Float[Tensor, ""]:
-    """Smooth top-1 SVM: log-sum-exp of the scores, wrong classes with a margin of 1, over the right one.
+    """Smooth top-1 SVM, CLAM's loss on instances: the mean of log-sum-exp(scores + margin) - right.
 
-    Temperature 1; the mean over instances (Berrada et al., 2018; CLAM's instance loss).
+    The margin of wrong classes is 1, and so is the temperature (Berrada et al., 2018).
     """
     right = scores.gather(1, labels[:, None])
     margin = 1 - F.one_hot(labels, scores.shape[1]).to(scores.dtype)

@@ -1,6 +1,6 @@
 """Regional attention with EPEG, and cross-region attention (Sec. 3.2 to 3.4)."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +31,18 @@ class Attention(nn.Module):
         exists: Bool[Tensor, "rows tokens"] | None = None,
     ) -> Float[Tensor, "rows tokens dim"]:
         """Attention over all tokens, or over those that exist."""
+        return self.project(self.attended(x, exists))
+
+    def attended(
+        self, x: Float[Tensor, "rows tokens dim"], exists: Bool[Tensor, "rows tokens"] | None = None
+    ) -> Float[Tensor, "rows tokens dim"]:
+        """The heads' outputs side by side."""
         query, key, value = self.qkv(x).chunk(3, -1)
-        return self.dropout(self.out(self.mix(query, key, value, exists)))
+        return self.mix(query, key, value, exists)
+
+    def project(self, x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]:
+        """The output projection."""
+        return self.dropout(self.out(x))
 
     def mix(
         self,
@@ -42,7 +52,7 @@ class Attention(nn.Module):
         exists: Bool[Tensor, "rows tokens"] | None,
     ) -> Float[Tensor, "rows tokens dim"]:
         mask = None if exists is None else exists[:, None, None]
-        attended = attend(*map(self.split, (query, key, value)), mask)
+        attended = attend(self.split(query), self.split(key), self.split(value), mask)
         return rearrange(attended, "rows heads tokens dim -> rows tokens (heads dim)")
 
     def split(
@@ -176,7 +186,7 @@ class RegionalAttention(nn.Module):
         super().__init__()
         self.layout = config.layout
         dim, heads, kernel = config.dim, config.heads, config.epeg_k
-        options = {"qkv_bias": config.qkv_bias, "dropout": config.dropout}
+        options: Any = {"qkv_bias": config.qkv_bias, "dropout": config.dropout}
         self.attention: Attention
         if config.epeg == "none":
             self.attention = Attention(dim, heads, **options)
@@ -196,11 +206,11 @@ class RegionalAttention(nn.Module):
     ) -> Float[Tensor, "bags instances dim"]:
         regions, exists, join = self.layout.cut(x, mask)
         rows = "bags regions tokens ... -> (bags regions) tokens ..."
-        attended = self.attention(
+        attended = self.attention.attended(
             rearrange(regions, rows), None if exists is None else rearrange(exists, rows)
         )
         split = "(bags regions) tokens dim -> bags regions tokens dim"
-        return join(rearrange(attended, split, bags=x.shape[0]))
+        return self.attention.project(join(rearrange(attended, split, bags=x.shape[0])))
 
 
 class Selection(nn.Linear):

@@ -18,13 +18,13 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from rrt_mil.attention import CrossRegionAttention, RegionalAttention
+from rrt_mil.attention import CrossRegionAttention, RegionalAttention, Selection
 from rrt_mil.regions import Layout
 
 
 @dataclass(frozen=True, kw_only=True)
 class R2TConfig:
-    """Sizes of R²T. The last group is the paper's ablations; its defaults are what was published."""
+    """Sizes of R²T; the last group is the paper's ablations, by default as published."""
 
     dim: int = 512
     """Width of an instance."""
@@ -296,7 +296,7 @@ def check_bags(x: Tensor, width: int, mask: Tensor | None) -> None:
 def initialise(module: nn.Module) -> None:
     """Xavier-normal weights and zero biases, as the authors train."""
     for part in module.modules():
-        if type(part) in (nn.Linear, nn.Conv2d):
+        if isinstance(part, nn.Linear | nn.Conv2d) and not isinstance(part, Selection):
             nn.init.xavier_normal_(part.weight)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)

@@ -101,11 +101,11 @@ def _run(model: R2T | R2TMIL, weights: dict[str, Tensor], x: Tensor) -> dict[str
         return lambda module, arguments, output: kept.update({name: output})
 
     if isinstance(model, R2T):
-        places = {"after_rmsa": model.layers[-1:], "after_crmsa": [model.cross]}
+        last = model.layers[-1] if len(model.layers) else None
+        places = {"after_rmsa": last, "after_crmsa": model.cross}
         hooks = [
             part.register_forward_hook(keep(name))
-            for name, parts in places.items()
-            for part in parts
+            for name, part in places.items()
             if part is not None
         ]
         out = functional_call(model, weights, (x,))

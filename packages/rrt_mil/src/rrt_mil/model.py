@@ -1,7 +1,7 @@
 """R²T-MIL: projection, R²T, aggregator (Fig. 2), and every other aggregator with R²T plugged in."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
@@ -18,9 +18,9 @@ from attention_core import (
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rrt_mil.aggregators import AGGREGATORS, LOSS_WEIGHTS, Bags
-from rrt_mil.encoder import VARIANTS as ENCODERS
+from rrt_mil.aggregators import ACTIVATIONS, AGGREGATORS, LOSS_WEIGHTS, Bags
 from rrt_mil.encoder import R2T, R2TConfig, check_bags, initialise
+from rrt_mil.encoder import VARIANTS as ENCODERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class R2TMILConfig:
     """Of the projection: ``relu`` or ``gelu``."""
     dropout: float = 0.25
     """After the projection."""
-    encoder: R2TConfig | None = R2TConfig()
+    encoder: R2TConfig | None = field(default_factory=R2TConfig)
     """R²T; none is the plain aggregator."""
     aggregator: str = "abmil"
     """``abmil`` (R²T-MIL), ``clam_sb``, ``clam_mb``, ``dsmil``, ``ibmil``, ``mean`` or ``max``."""
@@ -59,7 +59,7 @@ class R2TMILConfig:
     def __post_init__(self) -> None:
         require_positive(self, "features", "classes", "dim", "attention_dim", "instances")
         require_choice(self, "activation", ("relu", "gelu"))
-        require_choice(self, "attention_activation", ("tanh", "relu", "gelu"))
+        require_choice(self, "attention_activation", tuple(ACTIVATIONS))
         require_choice(self, "aggregator", tuple(AGGREGATORS))
         require_fraction(self, "dropout", "attention_dropout")
         if self.encoder is not None:
@@ -121,8 +121,9 @@ class R2TMIL(PaperModel):
         encoder = None if config.encoder is None else R2T(config.encoder)
         # DSMIL: only the branch that judges instances sees re-embedded features.
         judges = config.aggregator == "dsmil"
-        self.encoder, self.instance_encoder = (None, encoder) if judges else (encoder, None)
-        self.aggregator = AGGREGATORS[config.aggregator](config)
+        self.encoder = None if judges else encoder
+        self.instance_encoder = encoder if judges else None
+        self.aggregator: Any = AGGREGATORS[config.aggregator](config)
         initialise(self)
 
     @classmethod
@@ -193,7 +194,7 @@ class R2TMIL(PaperModel):
         """Logits with the scores of the instances and what the loss on instances reads."""
         x = x[None] if x.ndim == 2 else x
         check_bags(x, self.config.features, mask)
-        activate = F.relu if self.config.activation == "relu" else F.gelu
+        activate = ACTIVATIONS[self.config.activation]
         projected = self.dropout(activate(self.projection(x.to(self.projection.weight.dtype))))
         h = projected if self.encoder is None else self.encoder(projected, mask)
         judged = h if self.instance_encoder is None else self.instance_encoder(h, mask)

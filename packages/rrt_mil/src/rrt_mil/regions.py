@@ -3,16 +3,16 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import torch
-import torch.nn.functional as F
+from attention_core import cached_per_size
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Size = TypeVar("Size", int, Tensor)
-"""One number of instances, or one per bag."""
+Size = Any
+"""A number of instances: an integer, or a tensor of one per bag."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +69,15 @@ class Layout:
             return self._cut_masked(x, mask)
         instances = x.shape[1]
         side, region = self.sides(instances)
-        square = F.pad(x, (0, 0, 0, side * side - instances))
-        sizes = {"rows": side // region, "y": region, "x": region}
-        flat, split = "bags (rows y columns x) dim", "bags (rows columns) (y x) dim"
-        regions = rearrange(square, f"{flat} -> {split}", **sizes)
+        order, place = _tables(side, region, x.device)
+        regions = x.index_select(1, order.clamp(max=instances - 1))
+        regions.index_fill_(1, place[instances:], 0)
 
         def join(regions: Tensor) -> Tensor:
-            return rearrange(regions, f"{split} -> {flat}", **sizes)[:, :instances]
+            return regions.flatten(1, 2).index_select(1, place[:instances])
 
-        return regions, None, join
+        split = "bags (regions tokens) dim -> bags regions tokens dim"
+        return rearrange(regions, split, tokens=region * region), None, join
 
     def _cut_masked(
         self, x: Tensor, mask: Tensor
@@ -109,7 +109,7 @@ class Layout:
             return out.scatter(1, target, flat)[:, :longest]
 
         split = "bags (windows tokens) dim -> bags windows tokens dim"
-        # A window that a short bag doesn't have keeps one token, for a softmax over none is not a number.
+        # A window that a short bag doesn't have keeps one token: a softmax over none is no number.
         return rearrange(regions, split, windows=windows), exists | (token == 0), join
 
     def _most(self, longest: int) -> tuple[int, int]:
@@ -119,6 +119,16 @@ class Layout:
         side += -side % (self.region_size or self.regions)
         region = self.region_size or side // self.regions
         return (side // region) ** 2, max(region**2, whole)
+
+
+@cached_per_size
+def _tables(side: int, region: int, device: torch.device) -> Int[Tensor, "2 tokens"]:
+    """Which token of the square stands at each place of the regions, and the reverse."""
+    tokens = torch.arange(side * side, device=device)
+    sizes = {"rows": side // region, "y": region, "x": region}
+    order = rearrange(tokens, "(rows y columns x) -> (rows columns y x)", **sizes)
+    place = rearrange(tokens, "(rows columns y x) -> (rows y columns x)", **sizes)
+    return torch.stack([order, place])
 
 
 def _ceil_sqrt(n: Size) -> Size:
