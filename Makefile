@@ -33,11 +33,9 @@ test-slow: install  ## what takes minutes
 	$(PYTEST) -m slow
 
 docs: install  ## build the site into site/
-	$(RUN) formers report
-	$(RUN) mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
 
 serve: install  ## the site on http://127.0.0.1:8000, rebuilt on changes
-	$(RUN) formers report
 	$(RUN) mkdocs serve
 
 clean:  ## remove what was built

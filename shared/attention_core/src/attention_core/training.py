@@ -131,6 +131,13 @@ def _seed_worker(worker: int) -> None:
 class SeedEachEpoch(Callback):
     """Makes what a process draws in an epoch a function of the seed, the epoch and the process."""
 
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        # A schedule that asks for the number of steps has the loader set up, and its workers fetch,
+        # before a resumed run knows its epoch.
+        fetcher = trainer.fit_loop._data_fetcher
+        if trainer.current_epoch and fetcher is not None:
+            iter(fetcher)
+
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         seed = epoch_seed(trainer.current_epoch, trainer.global_rank)
         torch.manual_seed(seed)
