@@ -171,7 +171,7 @@ def _named(run: Run, what: str, steps: Iterable[int]) -> Iterable[int]:
     return run.progress(steps, what)
 
 
-SEEDS, STEPS, FULL_STEPS = 3, 60, 200
+SEEDS, STEPS, FULL_STEPS = 3, 60, 300
 _done: dict[tuple[Any, ...], list[Any]] = {}
 
 

@@ -18,7 +18,7 @@ from attention_core import (
     require_positive,
 )
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
@@ -165,11 +165,12 @@ class DRCT(PaperModel):
             *convert(state, image_range=image_range, drop_path=drop_path, shifted=shifted)
         )
 
-    def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c sh sw"]:
+    def forward(self, image: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b c sh sw"]:
         """Enlarge images in [0, 1] whose sides are multiples of the window.
 
         Raises:
             ValueError: for other sides, or another number of channels.
+            TypeError: for integers.
         """
         self._check(image)
         x = (image - self.mean) * self.config.image_range
@@ -216,6 +217,8 @@ class DRCT(PaperModel):
         return 1 + shifts + c.window - 1 + after
 
     def _check(self, image: Tensor) -> None:
+        if not image.is_floating_point():
+            raise TypeError(f"expects floating point in [0, 1], got {image.dtype}")
         if image.shape[1] != self.config.channels:
             raise ValueError(
                 f"the image has {image.shape[1]} channels, the model takes {self.config.channels}"

@@ -1,6 +1,8 @@
 """Pairs of images in the layouts that the field keeps them in: folders, sub-images, LMDB."""
 
+import functools
 import io
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -86,16 +88,9 @@ class LmdbImages(Images):
             raise FileNotFoundError(f"{folder} is no LMDB of images: it has no meta_info.txt")
         lines = [line for line in listing.read_text().splitlines() if line.strip()]
         self.names = [re.split(r" \(", line)[0].rsplit(".", 1)[0] for line in lines]
-        self._database: Any = None
 
     def read(self, name: str) -> Float[Tensor, "3 h w"]:
-        if self._database is None:
-            import lmdb
-
-            self._database = lmdb.open(
-                str(self.folder), readonly=True, lock=False, readahead=False, meminit=False
-            )
-        with self._database.begin() as transaction:
+        with _database(str(self.folder.resolve()), os.getpid()).begin() as transaction:
             content = transaction.get(name.encode("ascii"))
         if content is None:
             raise KeyError(f"{self.folder} lists {name} but does not hold it")
@@ -104,9 +99,6 @@ class LmdbImages(Images):
         except OSError as error:
             raise PictureError(f"{name} in {self.folder} is damaged: {error}") from error
         return _tensor(np.asarray(image)).float() / 255
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_database": None}
 
 
 class DrawnImages(Images):
@@ -180,6 +172,8 @@ class PairedImages(Dataset[tuple[Tensor, Tensor]]):
         return self.samples
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if not 0 <= index < self.samples:
+            raise IndexError(f"sample {index} of {self.samples}")
         low, high = self.pair(self.hr.names[index % len(self.hr.names)])
         if self.patch is not None:
             low, high = random_patch(low, high, self.patch, self.scale)
@@ -294,6 +288,14 @@ def write_lmdb(files: Sequence[Path], folder: str | Path, *, compression: int = 
         database.close()
         write_text(stage / "meta_info.txt", "\n".join(lines) + "\n")
     return len(lines)
+
+
+@functools.lru_cache
+def _database(folder: str, process: int) -> Any:
+    """LMDB allows one opening per process, and none to be carried over a fork."""
+    import lmdb
+
+    return lmdb.open(folder, readonly=True, lock=False, readahead=False, meminit=False)
 
 
 def _template(

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -22,6 +22,7 @@ HALO = 32
 """Pixels that a tile sees beyond itself by default."""
 
 
+@runtime_checkable
 class Upscaler(Protocol):
     """What a network tells of itself; every super-resolution package's does."""
 
@@ -97,7 +98,7 @@ def automatic_tiling(model: Upscaler, height: int, width: int) -> Tiling | None:
 @torch.inference_mode()
 def enlarge(
     model: Upscaler,
-    image: Float[Tensor, "b c h w"],
+    image: Shaped[Tensor, "b c h w"],
     *,
     tiling: Tiling | None = None,
     ensemble: bool = False,

@@ -16,6 +16,8 @@ SSIM_CONSTANTS = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 Image = Shaped[Tensor, "*batch c h w"]
 """Floating point in [0, 1], or 8 bit."""
+Truth = Shaped[Tensor, "*truth_batch truth_c truth_h truth_w"]
+"""Likewise; that its shape is the image's is checked with a message."""
 
 
 def quantise(image: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
@@ -37,7 +39,7 @@ def ycbcr(image: Image) -> Float[Tensor, "*batch 3 h w"]:
     return torch.stack([luma(image)[..., 0, :, :], *chroma], -3)
 
 
-def psnr(image: Image, target: Image, *, border: int = 0, on_luma: bool = True) -> float:
+def psnr(image: Image, target: Truth, *, border: int = 0, on_luma: bool = True) -> float:
     """Peak signal-to-noise ratio in dB; infinite for equal images.
 
     Args:
@@ -54,7 +56,7 @@ def psnr(image: Image, target: Image, *, border: int = 0, on_luma: bool = True) 
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
-def ssim(image: Image, target: Image, *, border: int = 0, on_luma: bool = True) -> float:
+def ssim(image: Image, target: Truth, *, border: int = 0, on_luma: bool = True) -> float:
     """Structural similarity, at most 1; arguments as in :func:`psnr`.
 
     An 11 x 11 Gaussian window of sigma 1.5, only where it fits; colour is the mean of the channels.

@@ -5,14 +5,14 @@ from fractions import Fraction
 
 import torch
 from attention_core import cached_per_size
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 Scale = float | Fraction
 
 
 def resize(
-    image: Float[Tensor, "*batch h w"], scale: Scale, *, antialias: bool = True
+    image: Shaped[Tensor, "*batch h w"], scale: Scale, *, antialias: bool = True
 ) -> Float[Tensor, "*batch H W"]:
     """``image`` by bicubic convolution, sides ``ceil(side * scale)``; not rounded, not clamped.
 

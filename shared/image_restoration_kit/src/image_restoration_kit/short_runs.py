@@ -63,7 +63,7 @@ def short_run(
     scale: int,
     batch: int = 8,
     patch: int = 24,
-    lr: float = 1e-3,
+    lr: float = 3e-4,
     side: int = 256,
     device: str = "cpu",
     training: Sequence[str] = TRAINING,

@@ -45,19 +45,19 @@ class SuperResolutionModule(LightningModule):
         self.lr, self.betas, self.milestones, self.gamma = lr, betas, list(milestones), gamma
         self.tiling = None if tile is None else Tiling(tile=tile)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+    def training_step(self, batch: Sequence[Tensor], index: int) -> Tensor:
         low, high = batch
         loss = F.l1_loss(self.model(low), high)
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+    def validation_step(self, batch: Sequence[Tensor], index: int) -> None:
         self._evaluate("val", batch)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+    def test_step(self, batch: Sequence[Tensor], index: int) -> None:
         self._evaluate("test", batch)
 
-    def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
+    def _evaluate(self, stage: str, batch: Sequence[Tensor]) -> None:
         low, high = batch
         if high.shape[-2:] != tuple(side * self.model.scale for side in low.shape[-2:]):
             raise ValueError(
