@@ -1,4 +1,4 @@
-"""From instances to a bag's label: the aggregators that R²T was plugged into (Table 1)."""
+"""From instances to a bag's label: the aggregators that R²T was plugged into."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple

@@ -1,4 +1,4 @@
-"""Regional attention with EPEG, and cross-region attention (Sec. 3.2 to 3.4)."""
+"""R-MSA with EPEG, and CR-MSA: attention within regions, then across them."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +62,7 @@ class Attention(nn.Module):
 
 
 class EPEGAttention(Attention):
-    """Attention with the embedded position encoding generator (Eq. 4), in its fused form.
+    """Attention with the embedded position encoding generator (EPEG), in its fused form.
 
     EPEG adds to the logits their convolution along the query axis, one row of taps per head. The
     logits are linear in the query, so convolving the query gives the same without ever holding
@@ -180,7 +180,7 @@ class ValueEPEGAttention(Attention):
 
 
 class RegionalAttention(nn.Module):
-    """R-MSA: each region attends within itself (Sec. 3.2)."""
+    """R-MSA: each region attends within itself."""
 
     def __init__(self, config: "R2TConfig") -> None:
         super().__init__()
@@ -221,7 +221,7 @@ class Selection(nn.Linear):
 
 
 class CrossRegionAttention(nn.Module):
-    """CR-MSA: representatives of each region attend across regions (Sec. 3.3, Eq. 5 to 8).
+    """CR-MSA: representatives of each region attend across regions.
 
     It cuts a bag into 8 x 8 regions whatever the regions of R-MSA, as the authors' code does. Where
     a region is constant (one instance, in bags of at most 64) it adds nothing.

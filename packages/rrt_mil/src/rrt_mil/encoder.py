@@ -1,4 +1,4 @@
-"""R²T: re-embeds the instance features of a bag before any aggregator (Fig. 2, Sec. 3)."""
+"""R²T: re-embeds the instance features of a bag before any aggregator."""
 
 from dataclasses import dataclass
 from typing import Any, Self

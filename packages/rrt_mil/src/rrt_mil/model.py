@@ -1,4 +1,4 @@
-"""R²T-MIL: projection, R²T, aggregator (Fig. 2), and every other aggregator with R²T plugged in."""
+"""R²T-MIL: projection, R²T, aggregator and every other aggregator with R²T plugged in."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -17,7 +17,7 @@ Size = Any
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The square that a bag's instances fill row by row, and its regions (Sec. 3.2).
+    """The square that a bag's instances fill row by row, and its regions.
 
     The square is padded at its end with zero instances, which take part in the attention: that is
     how the published models were trained.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -134,3 +135,57 @@ TASKS = {
     "order": order_bags,
     "company": company_bags,
 }
+
+
+TILE, WINDOW = 8, 12
+"""Pixels along a tile, and tiles along a bag's window."""
+
+
+def tissue_tiles(seed: int = 0) -> tuple[Float[Tensor, "y x width"], Float[Tensor, "y x"]]:
+    """A grid of tiles of a stained section (scikit-image's): features, and how much DAB each holds.
+
+    The features are a frozen random layer of the tile's pixels.
+    """
+    from skimage.color import rgb2hed
+    from skimage.data import immunohistochemistry
+
+    picture = immunohistochemistry()
+    stain = torch.tensor(rgb2hed(picture)[..., 2].copy()).float()
+    pixels = torch.tensor(picture).float() / 255
+    split = "(y ty) (x tx) colour -> y x (ty tx colour)"
+    tiles = rearrange(pixels - pixels.mean((0, 1)), split, ty=TILE, tx=TILE)
+    generator = torch.Generator().manual_seed(seed)
+    layer = torch.randn(tiles.shape[-1], 64, generator=generator) / TILE
+    density = rearrange(stain, "(y ty) (x tx) -> y x (ty tx)", ty=TILE, tx=TILE).mean(-1)
+    return F.relu(tiles @ layer), density
+
+
+def tissue_bags(task: str, part: str, count: int, seed: int = 0) -> Bags:
+    """Windows of tissue: the left 60 % of the section to train, the rest to test.
+
+    Args:
+        task: ``density``: does the window hold more stain than most of its part. ``intact``: do its
+            tiles stand as in the tissue, or shuffled.
+        part: ``train`` or ``test``.
+        count: windows.
+        seed: of the draw.
+    """
+    features, density = tissue_tiles()
+    border = int(0.6 * features.shape[1])
+    columns = slice(0, border) if part == "train" else slice(border, None)
+    features, density = features[:, columns], density[:, columns]
+    generator = torch.Generator().manual_seed(seed)
+    rows, places = features.shape[0] - WINDOW + 1, features.shape[1] - WINDOW + 1
+    bags, stains = [], []
+    for _ in range(count):
+        y = int(torch.randint(rows, (), generator=generator))
+        x = int(torch.randint(places, (), generator=generator))
+        bags.append(features[y : y + WINDOW, x : x + WINDOW].flatten(0, 1))
+        stains.append(density[y : y + WINDOW, x : x + WINDOW].mean())
+    if task == "density":
+        amounts = torch.stack(stains)
+        return torch.stack(bags), (amounts > amounts.median()).long()
+    labels = torch.arange(count) % 2
+    for index in (labels == 0).nonzero().flatten().tolist():
+        bags[index] = bags[index][torch.randperm(WINDOW**2, generator=generator)]
+    return torch.stack(bags), labels

@@ -1,4 +1,4 @@
-"""Discrete-time survival: hazards, risk, and the losses of a bag's logits (Sec. 4)."""
+"""Discrete-time survival: hazards, risk, and the losses of a bag's logits."""
 
 import torch
 from jaxtyping import Float, Int

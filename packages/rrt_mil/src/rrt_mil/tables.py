@@ -1,4 +1,4 @@
-"""Which slides have which label: label and survival CSV, folds (Sec. 4)."""
+"""Which slides have which label: label and survival CSV, folds."""
 
 import csv
 import itertools

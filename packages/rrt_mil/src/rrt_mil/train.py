@@ -120,7 +120,7 @@ class BagData(LightningDataModule):
 
 
 class Training(LightningModule):
-    """Adam on one bag at a time, its rate falling to 0 by a cosine over the epochs (Sec. 4.1).
+    """Adam on one bag at a time, its rate falling to 0 by a cosine over the epochs.
 
     Args:
         network: sizes of the classifier.
