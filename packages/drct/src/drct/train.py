@@ -21,14 +21,14 @@ class Training(SuperResolutionModule):
     def __init__(self, network: DRCTConfig, start: str | None = None, **training: Any) -> None:
         model = DRCT(network)
         if start is not None:
-            own = model.state_dict()
+            own, given = model.state_dict(), load(start).state_dict()
             fitting = {
                 key: value
-                for key, value in load(start).state_dict().items()
+                for key, value in given.items()
                 if key in own and own[key].shape == value.shape
             }
-            if not any(key.startswith("groups.") for key in fitting):
-                raise ValueError(f"start={start}: none of its groups fits {network}")
+            if any(key.startswith("groups.") for key in own.keys() ^ fitting.keys()):
+                raise ValueError(f"start={start}: its groups are not those of {network}")
             model.load_state_dict(fitting, strict=False)
         super().__init__(model, **training)
 
