@@ -219,10 +219,10 @@ def attention_on_simbench(run: Run) -> Evidence:
     )
     return Evidence(
         measured=f"MSE {together.mse:.3f} with attention, {alone.mse:.3f} without",
-        holds=together.mse < alone.mse,
+        holds=together.mse < 0.98 * alone.mse,
         numbers={"mse:together": together.mse, "mse:alone": alone.mse},
         note=f"{SIMBENCH} The same network with one variate per forward pass and no time marks, "
-        "same epochs and seed.",
+        "same epochs, one seed. Holds: at least 2 % lower, since less may be chance.",
     )
 
 

@@ -1,0 +1,11 @@
+"""The files that the README's commands name."""
+
+from pathlib import Path
+
+import torch
+from attention_core import golden_cases
+
+
+def make(folder: Path) -> None:
+    case = next(case for case in golden_cases("rmt") if case.name == "s_128x160_stages")
+    torch.save({"model": case.state_dict()}, folder / "RMT-S.pth")
