@@ -1,6 +1,7 @@
 """Manhattan self-attention (MaSA): attention whose logits fall with the Manhattan distance."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from attention_core import attend, cached_per_size
@@ -14,8 +15,8 @@ FEW_KEYS = 64
 """Up to this many keys, separate products beat the fused kernel on a CPU."""
 VECTOR = 16
 """Below this many keys, a CPU's softmax is fast only along another axis than the last."""
-KEPT_BIAS = 1 << 22
-"""Elements of the largest whole-map bias that is kept from call to call (16 MiB in float32)."""
+KEPT_BIAS = 1 << 24
+"""Elements of the largest whole-map bias that is kept from call to call (64 MiB in float32)."""
 STRIP_QUERIES = 512
 """Queries that share one strip of a whole-map bias too large to build at once."""
 
@@ -99,7 +100,7 @@ def map_bias(
     return manhattan * decay.log_rates(device)[:, None, None]
 
 
-@cached_per_size
+@partial(cached_per_size, most=4)
 def kept_map_bias(
     decay: Decay, h: int, w: int, device: torch.device
 ) -> Float[Tensor, "heads hw hw"]:

@@ -15,7 +15,7 @@ from attention_core import (
     require_positive,
 )
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from rrt_mil.attention import CrossRegionAttention, RegionalAttention, Selection
@@ -180,7 +180,7 @@ class PositionEncoding(nn.Module):
         if mask is not None:
             raise ValueError("PEG and PPEG take no mask: give a list of bags instead")
         instances = x.shape[1]
-        side, _ = Layout(region_size=1).sides(instances)
+        side, _ = Layout(region_size=1).grid(instances)
         filled = torch.cat([x, x[:, : side * side - instances]], 1)
         if self.pyramid and side < self.LEAST_SIDE:
             filled = F.pad(filled, (0, 0, 0, self.LEAST_SIDE**2 - side * side))
@@ -231,15 +231,15 @@ class R2T(PaperModel):
     def forward(
         self,
         x: Float[Tensor, "..."] | list[Tensor],
-        mask: Bool[Tensor, "bags instances"] | None = None,
+        mask: Shaped[Tensor, "*bags instances"] | None = None,
     ) -> Float[Tensor, "..."] | list[Tensor]:
         """Re-embed bags; each is computed on its own.
 
         Args:
             x: [instances, dim], [bags, instances, dim], a square picture [bags, dim, side, side],
                 or a list of bags [instances, dim] of any lengths.
-            mask: true where an instance of a padded batch is real; the others come out as they
-                went in.
+            mask: true (or 1) where an instance of a padded batch is real; the others come out as
+                they went in.
 
         Returns:
             The same shape (for a list, a list).
@@ -259,7 +259,7 @@ class R2T(PaperModel):
             return rearrange(self(flat), "bags (y x) dim -> bags dim y x", y=x.shape[2])
         if x.ndim == 2:
             return self(x[None], None if mask is None else mask[None])[0]
-        check_bags(x, self.config.dim, mask)
+        mask = check_bags(x, self.config.dim, mask)
         h = x
         if self.position is not None and self.config.position_first:
             h = self.position(h, mask)
@@ -273,8 +273,12 @@ class R2T(PaperModel):
         return h if mask is None else torch.where(mask[..., None], h, x)
 
 
-def check_bags(x: Tensor, width: int, mask: Tensor | None) -> None:
-    """Raise ``ValueError`` unless ``x`` is [bags, instances >= 1, width] and ``mask`` fits."""
+def check_bags(x: Tensor, width: int, mask: Tensor | None) -> Tensor | None:
+    """``mask`` as booleans.
+
+    Raises:
+        ValueError: unless ``x`` is [bags, instances >= 1, width] and ``mask`` fits.
+    """
     if x.ndim != 3 or x.shape[-1] != width:
         raise ValueError(
             f"bags have shape {list(x.shape)}: must be [bags, instances, {width}], for this model "
@@ -283,14 +287,14 @@ def check_bags(x: Tensor, width: int, mask: Tensor | None) -> None:
     if not x.shape[1]:
         raise ValueError("an empty bag: it must have at least one instance")
     if mask is None:
-        return
-    if mask.shape != x.shape[:2] or mask.dtype != torch.bool:
-        raise ValueError(
-            f"mask is {mask.dtype} of shape {list(mask.shape)}: must be bool {list(x.shape[:2])}"
-        )
+        return None
+    mask = mask.bool()
+    if mask.shape != x.shape[:2]:
+        raise ValueError(f"mask has shape {list(mask.shape)}: must be {list(x.shape[:2])}")
     if not torch.compiler.is_compiling() and mask.device.type != "meta" and not mask.any(1).all():
         empty = (~mask.any(1)).nonzero().flatten().tolist()
         raise ValueError(f"empty bags in the batch, at {empty}: each needs at least one instance")
+    return mask
 
 
 def initialise(module: nn.Module) -> None:

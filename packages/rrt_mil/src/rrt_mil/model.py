@@ -15,7 +15,7 @@ from attention_core import (
     require_fraction,
     require_positive,
 )
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from rrt_mil.aggregators import ACTIVATIONS, AGGREGATORS, LOSS_WEIGHTS, Bags
@@ -168,14 +168,14 @@ class R2TMIL(PaperModel):
     def forward(
         self,
         x: Float[Tensor, "..."] | list[Tensor],
-        mask: Bool[Tensor, "bags instances"] | None = None,
+        mask: Shaped[Tensor, "*bags instances"] | None = None,
     ) -> Float[Tensor, "bags classes"]:
         """Logits of bags; each is computed on its own.
 
         Args:
             x: [bags, instances, features], one bag [instances, features], or a list of bags of any
                 lengths. Half-precision features are read in the model's precision.
-            mask: true where an instance of a padded batch is real.
+            mask: true (or 1) where an instance of a padded batch is real.
 
         Raises:
             ValueError: for an empty bag, another width, or a mask of another shape.
@@ -189,11 +189,12 @@ class R2TMIL(PaperModel):
     def bags(
         self,
         x: Float[Tensor, "*bags instances features"],
-        mask: Bool[Tensor, "bags instances"] | None = None,
+        mask: Shaped[Tensor, "*bags instances"] | None = None,
     ) -> Bags:
         """Logits with the scores of the instances and what the loss on instances reads."""
-        x = x[None] if x.ndim == 2 else x
-        check_bags(x, self.config.features, mask)
+        if x.ndim == 2:
+            x, mask = x[None], None if mask is None else mask[None]
+        mask = check_bags(x, self.config.features, mask)
         activate = ACTIVATIONS[self.config.activation]
         projected = self.dropout(activate(self.projection(x.to(self.projection.weight.dtype))))
         h = projected if self.encoder is None else self.encoder(projected, mask)
@@ -204,7 +205,7 @@ class R2TMIL(PaperModel):
         self,
         x: Float[Tensor, "bags instances features"],
         labels: Int[Tensor, "bags"],
-        mask: Bool[Tensor, "bags instances"] | None = None,
+        mask: Shaped[Tensor, "bags instances"] | None = None,
         criterion: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     ) -> Float[Tensor, ""]:
         """What the aggregator is trained with: the loss on bags, in CLAM and DSMIL with instances.
@@ -221,6 +222,7 @@ class R2TMIL(PaperModel):
         classes = self.config.classes
         if labels.min() < 0 or labels.max() >= classes:
             raise ValueError(f"labels {labels.tolist()}: must be in 0 to {classes - 1}")
+        mask = None if mask is None else mask.bool()
         bags = self.bags(x, mask)
         loss = criterion(bags.logits, labels)
         if self.config.aggregator not in LOSS_WEIGHTS:
@@ -233,7 +235,7 @@ class R2TMIL(PaperModel):
     def attention(
         self,
         x: Float[Tensor, "*bags instances features"],
-        mask: Bool[Tensor, "bags instances"] | None = None,
+        mask: Shaped[Tensor, "*bags instances"] | None = None,
     ) -> Float[Tensor, "bags maps instances"]:
         """The weight of each instance in its bag, summing to 1: one map, or one per class."""
         return self.bags(x, mask).scores.softmax(-1)

@@ -32,17 +32,16 @@ class Layout:
     least_fill: float = 0.0
     """A bag with more than ``instances / least_fill`` of padding becomes a single region."""
 
-    def sides(self, instances: Size) -> tuple[Size, Size]:
-        """Side of the square and side of a region, in instances."""
+    def grid(self, instances: Size) -> tuple[Size, Size]:
+        """Regions per side, and instances along the side of a region."""
         root = _ceil_sqrt(instances)
-        side = root + -root % (self.region_size or self.regions)
-        region = self.region_size or side // self.regions
+        count = self.regions if self.region_size is None else -(-root // self.region_size)
+        region = -(-root // self.regions) if self.region_size is None else self.region_size
         if not self.may_be_whole:
-            return side, region
-        sparse = side * side - instances > instances / (self.least_fill + 1e-8)
+            return count, region
+        sparse = (count * region) ** 2 - instances > instances / (self.least_fill + 1e-8)
         whole = sparse | (instances < self.least_instances)
-        even = root + root % 2
-        return _where(whole, even, side), _where(whole, even, region)
+        return _where(whole, 1, count), _where(whole, root + root % 2, region)
 
     @property
     def may_be_whole(self) -> bool:
@@ -68,8 +67,7 @@ class Layout:
         if mask is not None:
             return self._cut_masked(x, mask)
         instances = x.shape[1]
-        side, region = self.sides(instances)
-        order, place = _tables(side, region, x.device)
+        order, place = _tables(*self.grid(instances), x.device)
         regions = x.index_select(1, order.clamp(max=instances - 1))
         regions.index_fill_(1, place[instances:], 0)
 
@@ -77,22 +75,21 @@ class Layout:
             return regions.flatten(1, 2).index_select(1, place[:instances])
 
         split = "bags (regions tokens) dim -> bags regions tokens dim"
-        return rearrange(regions, split, tokens=region * region), None, join
+        return rearrange(regions, split, tokens=self.grid(instances)[1] ** 2), None, join
 
     def _cut_masked(
         self, x: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         bags, longest, dim = x.shape
         instances = mask.sum(1)[:, None, None]
-        side, region = self.sides(instances)
+        columns, region = self.grid(instances)
         windows, tokens = self._most(longest)
         window = torch.arange(windows, device=x.device)[:, None]
         token = torch.arange(tokens, device=x.device)
-        columns = side // region
         row = window // columns * region + token // region
         column = window % columns * region + token % region
         exists = (token < region * region) & (window < columns * columns)
-        place = row * side + column  # in the bag's square
+        place = row * columns * region + column  # in the bag's square
         real = rearrange(
             exists & (place < instances), "bags windows tokens -> bags (windows tokens)"
         )
@@ -114,18 +111,17 @@ class Layout:
 
     def _most(self, longest: int) -> tuple[int, int]:
         """Regions and tokens per region that no bag of at most ``longest`` instances exceeds."""
-        side = _ceil_sqrt(longest)
-        whole = (side + side % 2) ** 2 if self.may_be_whole else 0
-        side += -side % (self.region_size or self.regions)
-        region = self.region_size or side // self.regions
-        return (side // region) ** 2, max(region**2, whole)
+        root = _ceil_sqrt(longest)
+        whole = (root + root % 2) ** 2 if self.may_be_whole else 0
+        count, region = Layout(regions=self.regions, region_size=self.region_size).grid(longest)
+        return count**2, max(region**2, whole)
 
 
 @cached_per_size
-def _tables(side: int, region: int, device: torch.device) -> Int[Tensor, "2 tokens"]:
+def _tables(count: int, region: int, device: torch.device) -> Int[Tensor, "2 tokens"]:
     """Which token of the square stands at each place of the regions, and the reverse."""
-    tokens = torch.arange(side * side, device=device)
-    sizes = {"rows": side // region, "y": region, "x": region}
+    tokens = torch.arange((count * region) ** 2, device=device)
+    sizes = {"rows": count, "columns": count, "y": region, "x": region}
     order = rearrange(tokens, "(rows y columns x) -> (rows columns y x)", **sizes)
     place = rearrange(tokens, "(rows columns y x) -> (rows y columns x)", **sizes)
     return torch.stack([order, place])
@@ -139,5 +135,5 @@ def _ceil_sqrt(n: Size) -> Size:
 
 def _where(condition: bool | Tensor, this: Size, other: Size) -> Size:
     if isinstance(condition, Tensor):
-        return torch.where(condition, this, other)
+        return torch.where(condition, this, torch.as_tensor(other, device=condition.device))
     return this if condition else other
