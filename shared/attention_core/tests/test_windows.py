@@ -138,11 +138,13 @@ def test_the_backward_pass_never_holds_all_maps(monkeypatch: pytest.MonkeyPatch)
     sizes: list[int] = []
     backward = torch.ops.aten._softmax_backward_data
 
-    def spy(grad: Tensor, *rest: Any) -> Tensor:
-        sizes.append(grad.numel() * 4)
-        return backward(grad, *rest)
+    class Spy:
+        @staticmethod
+        def out(grad: Tensor, *rest: Any, **options: Any) -> Tensor:
+            sizes.append(grad.numel() * 4)
+            return backward.out(grad, *rest, **options)
 
-    monkeypatch.setattr(torch.ops.aten, "_softmax_backward_data", spy)
+    monkeypatch.setattr(torch.ops.aten, "_softmax_backward_data", Spy)
     monkeypatch.setitem(module.MAPS_BYTES, "cpu", 3 * 2 * 16 * 16 * 4)
     query, key, value = (torch.randn(8, 2, 16, 4, requires_grad=True) for _ in range(3))
     bias = torch.randn(2, 16, 16, requires_grad=True)

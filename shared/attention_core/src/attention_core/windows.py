@@ -359,33 +359,45 @@ def _kinds_attention_backward(
     """Gradients of query, key and value as [windows, tokens, heads, dim], and of the biases."""
     grads = _token_major(query), _token_major(key), _token_major(value)
     grad_biases = torch.zeros_like(biases, memory_format=torch.contiguous_format)
-    bytes_per_window = biases[0].numel() * 4
+    exact = torch.promote_types(biases.dtype, torch.float32)
+    maps_of_a_window = biases[0].shape
     budget = MAPS_BYTES.get(query.device.type, MAPS_BYTES["cuda"])
-    step = max(1, budget // bytes_per_window)
+    step = max(1, min(len(query), budget // (4 * maps_of_a_window.numel())))
+    # Written again and again: fresh memory for each chunk would cost as much as the products.
+    buffers = biases.new_empty(3, step, *maps_of_a_window, dtype=exact)
     end = 0
     for kind, count in enumerate(counts):
         start, end = end, end + count
-        bias = biases[kind].float() if biases.dtype != torch.float64 else biases[kind]
         for first in range(start, end, step):
             some = slice(first, min(first + step, end))
+            logits, maps, grad_maps = buffers[:, : some.stop - first].flatten(1, 2)
             q, k, v = (x[some].flatten(0, 1) for x in (query, key, value))
+            scaled_q, scaled_k = q * scale, k * scale
             out = grad[some].transpose(1, 2).flatten(0, 1)
-            n = some.stop - some.start
-            logits = bias.repeat(n, 1, 1)
-            if q.dtype == logits.dtype:
-                maps = logits.baddbmm_(q, k.mT, alpha=scale).softmax(-1)
-            else:
-                maps = logits.add_(q @ k.mT, alpha=scale).softmax(-1)
-            narrow = maps.to(q.dtype)
-            grad_maps = (out @ v.mT).to(maps.dtype)
-            grad_logits = torch.ops.aten._softmax_backward_data(grad_maps, maps, -1, maps.dtype)
-            grad_biases[kind] += grad_logits.unflatten(0, (n, -1)).sum(0)
-            grad_logits = grad_logits.mul_(scale).to(q.dtype)
-            for whole, part in zip(
-                grads, (grad_logits @ k, grad_logits.mT @ q, narrow.mT @ out), strict=True
-            ):
-                whole[some] = part.unflatten(0, (n, -1)).transpose(1, 2)
+
+            logits.unflatten(0, (-1, query.shape[1])).copy_(biases[kind])
+            _product(scaled_q, k.mT, logits, add=True)
+            torch.softmax(logits, -1, out=maps)
+            _product(out, v.mT, grad_maps)
+            grad_logits = torch.ops.aten._softmax_backward_data.out(
+                grad_maps, maps, -1, exact, grad_input=logits
+            )
+            grad_biases[kind] += grad_logits.unflatten(0, (-1, query.shape[1])).sum(0)
+            grad_logits, maps = grad_logits.to(q.dtype), maps.to(q.dtype)
+            parts = grad_logits @ scaled_k, grad_logits.mT @ scaled_q, maps.mT @ out
+            for whole, part in zip(grads, parts, strict=True):
+                whole[some] = part.unflatten(0, (-1, query.shape[1])).transpose(1, 2)
     return (*grads, grad_biases)
+
+
+def _product(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
+    """Write, or add, ``a @ b`` to ``out``, which may be of a wider type."""
+    if a.dtype == out.dtype:
+        out.baddbmm_(a, b, beta=int(add))
+    elif add:
+        out.add_(a @ b)
+    else:
+        out.copy_(a @ b)
 
 
 @_kinds_attention_backward.register_fake
