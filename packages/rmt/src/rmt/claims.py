@@ -206,7 +206,9 @@ def _segment(model: nn.Module, run: Run, steps: int, seed: int) -> float:
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
     model.train()
-    for _ in run.progress(range(steps), f"mosaics, seed {seed}"):
+    for step in run.progress(range(steps), f"mosaics, seed {seed}"):
+        for group in optimizer.param_groups:  # warm up, then fall to 0
+            group["lr"] = 2e-3 * min(1, 5 * (step + 1) / steps) * (1 - step / steps)
         images, labels = _mosaics(arrays.train, 8, generator)
         loss = F.cross_entropy(model(images), labels)
         optimizer.zero_grad()
