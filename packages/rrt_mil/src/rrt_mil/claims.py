@@ -218,7 +218,7 @@ def fused_epeg(run: Run) -> Evidence:
         with torch.no_grad():
             expected = theirs(x)
             gaps.append(((ours(x) - expected).abs().max() / expected.std()).item())
-    sizes = (2000, 4000, 8000, 16000) if run.full else (1000, 2000, 4000)
+    sizes = (16000, 32000)
     kept = {name: [kept_bytes(m.float(), n) for n in sizes] for name, m in
             (("fused", ours), ("literal", theirs))}  # fmt: skip
     growth = {name: growth_exponent(sizes, costs) for name, costs in kept.items()}

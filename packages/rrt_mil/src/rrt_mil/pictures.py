@@ -17,7 +17,7 @@ LARGEST = 2000
 
 def attention_picture(
     coordinates: Int[Tensor, "instances 2"],
-    attention: Float[Tensor, "instances"],
+    attention: Float[Tensor, "weights"],
     patch: int | None = None,
 ) -> np.ndarray:
     """A cell per patch at its place in the slide, from blue (least attended) to red, [y, x, 3].
