@@ -136,7 +136,7 @@ def test_folders_of_clam_trident_and_the_authors(slides: Path, tmp_path: Path) -
     other = trident.parent / "features_conch"
     other.mkdir()
     torch.save(X, other / "a.pt")
-    with pytest.raises(BagError, match="several sets of features, name one: .*features_conch"):
+    with pytest.raises(BagError, match=r"several sets of features, name one: .*features_conch"):
         FeatureFolder(tmp_path / "job")
     assert FeatureFolder(tmp_path / "job" / "20x_256px_0px_overlap" / "features_conch").files
     (tmp_path / "empty").mkdir()
