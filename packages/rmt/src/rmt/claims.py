@@ -155,7 +155,7 @@ def decay_helps(run: Run) -> Evidence:
 
 def dense_maps(run: Run) -> Evidence:
     """Pixel accuracy on texture mosaics: a linear head on the four maps, and on raw pixels."""
-    steps, seeds = (150, SEEDS) if run.full else (40, 1)
+    steps, seeds = (150, SEEDS) if run.full else (100, 1)
     found, raw = [], []
     for seed in range(seeds):
         torch.manual_seed(seed)
