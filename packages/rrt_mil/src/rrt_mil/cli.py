@@ -92,7 +92,6 @@ def _app() -> Any:
         keep: Annotated[bool, typer.Option(help="Hold the bags in memory.")] = True,
         workers: int = 0,
         accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, ...")] = "auto",
-        devices: int = 1,
     ) -> None:
         """Train and test every fold; write models, logs and results.json."""
         with _errors():
@@ -118,7 +117,6 @@ def _app() -> Any:
                 keep=keep,
                 workers=workers,
                 accelerator=accelerator,
-                devices=devices,
             )
             found = cross_validate(table, features, labels, network, settings, out)
         _print_folds(found)
@@ -265,6 +263,8 @@ def _write_map(found: Any, folder: Path) -> None:
     if placed[0] is None:
         raise BagError(f"{found.path}: no coordinates, neither in it nor in an h5_files beside it")
     coordinates, patch = placed
+    if len(coordinates) != found.instances:
+        raise BagError(f"{found.path}: {found.instances} instances, {len(coordinates)} coordinates")
     picture = attention_picture(coordinates, found.attention, patch)
     save_picture(picture, folder / f"{found.slide}.png")
     weights = zip(coordinates.tolist(), found.attention.tolist(), strict=True)

@@ -1,6 +1,7 @@
 """K-fold training of a folder of features, evaluation, and prediction; what the command runs."""
 
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,6 @@ class Settings:
     keep: bool = True
     workers: int = 0
     accelerator: str = "auto"
-    devices: int = 1
 
 
 def cross_validate(
@@ -83,7 +83,9 @@ def cross_validate(
             arguments = ["fit", "--config", str(path), "--data.fold", str(fold), "--run", str(home)]
             if (home / "checkpoints" / "last.ckpt").is_file():
                 arguments += ["--ckpt_path", "last"]
-            main(arguments)
+            with warnings.catch_warnings():  # of arguments given twice: sys.argv is the command's
+                warnings.filterwarnings("ignore", ".*args parameter is intended.*")
+                main(arguments)
             task = {"task": table.task, "classes": table.classes}
             write_text(home / "model" / TASK_FILE, json.dumps(task, indent=1))
             tested = test_fold(home / "model", test, settings)
@@ -234,8 +236,8 @@ def _config(
         "trainer": {
             "max_epochs": settings.epochs,
             "accelerator": settings.accelerator,
-            "devices": settings.devices,
-            "log_every_n_steps": 10,
+            "devices": 1,
+            "log_every_n_steps": 1,
             "callbacks": [stopping],
         },
     }

@@ -55,9 +55,9 @@ def classification_metrics(
     classes = probabilities.shape[1]
     found: dict[str, Any] = {}
     if classes == 2:
+        area = auc(labels == 1, probabilities[:, 1])
         found["threshold"] = roc_threshold(labels == 1, probabilities[:, 1])
         predicted = (probabilities[:, 1] >= found["threshold"]).astype(int)
-        area = auc(labels == 1, probabilities[:, 1])
     else:
         predicted, macro = probabilities.argmax(1), True
         area = float(np.mean([auc(labels == c, probabilities[:, c]) for c in range(classes)]))
