@@ -328,5 +328,7 @@ def test_pictures_put_patches_in_their_places(tmp_path: Path) -> None:
     path = save_picture(picture, tmp_path / "maps" / "slide.png")
     assert np.array_equal(np.array(Image.open(path)), picture)
     assert attention_picture(corners[:1], torch.ones(1)).shape[2] == 3
+    with pytest.raises(BagError, match="3 coordinates for 2 attention weights"):
+        attention_picture(corners, torch.ones(2))
     with pytest.raises(BagError, match="too many for a picture"):
         attention_picture(torch.tensor([[0, 0], [1, 0], [9999, 0]]), torch.ones(3))

@@ -263,8 +263,6 @@ def _write_map(found: Any, folder: Path) -> None:
     if placed[0] is None:
         raise BagError(f"{found.path}: no coordinates, neither in it nor in an h5_files beside it")
     coordinates, patch = placed
-    if len(coordinates) != found.instances:
-        raise BagError(f"{found.path}: {found.instances} instances, {len(coordinates)} coordinates")
     picture = attention_picture(coordinates, found.attention, patch)
     save_picture(picture, folder / f"{found.slide}.png")
     weights = zip(coordinates.tolist(), found.attention.tolist(), strict=True)

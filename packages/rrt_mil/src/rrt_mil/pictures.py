@@ -30,8 +30,10 @@ def attention_picture(
         patch: side of a patch in the same unit; by default the least distance of two corners.
 
     Raises:
-        BagError: for a slide of more cells than a picture shows.
+        BagError: other than one weight per patch, or a slide of more cells than a picture shows.
     """
+    if len(coordinates) != len(attention):
+        raise BagError(f"{len(coordinates)} coordinates for {len(attention)} attention weights")
     corners = coordinates.double().numpy()
     step = float(patch or _spacing(corners))
     cells = np.floor((corners - corners.min(0)) / step).astype(int)
