@@ -27,7 +27,7 @@ def test_r2t_learns_context_that_ab_mil_can_not(run: Run, monkeypatch: pytest.Mo
     """A short training on simulated symbols: the whole path of the digit claims."""
     pool = symbol_pool(64)
     monkeypatch.setattr(claims, "digit_pools", lambda seed: (pool, pool))
-    monkeypatch.setitem(claims.BUDGETS, "context", claims.Budget(bags=100, epochs=5, batch=4))
+    monkeypatch.setitem(claims.BUDGETS, "context", claims.Budget(bags=80, epochs=5, batch=4))
     claims.task_bags.cache_clear()
     claims.trained.cache_clear()
     try:

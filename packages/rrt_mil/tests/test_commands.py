@@ -13,6 +13,7 @@ from rrt_mil import R2TMIL, R2TConfig, R2TMILConfig
 from rrt_mil.bags import BagError
 from rrt_mil.cli import _app
 from rrt_mil.crossval import Settings, cross_validate, evaluate, predict, read_task
+from rrt_mil.prototypes import bag_prototypes, read_prototypes
 from rrt_mil.tables import read_table
 from rrt_mil.train import BagData, Training
 from typer.testing import CliRunner
@@ -126,6 +127,32 @@ def test_survival_is_trained_and_predicted(slides: Path, tmp_path: Path) -> None
     assert slide.label in task["classes"]
 
 
+def test_ibmil_learns_beside_prototypes_of_bags(slides: Path, model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "prototypes.npy"
+    done = run("prototypes", model, slides, "--count", 3, "--out", file)
+    assert done.exit_code == 0, done.stderr
+    means = torch.from_numpy(np.load(file))
+    assert means.shape == (3, 16)
+    network = R2TMILConfig(**{**vars(NETWORK), "aggregator": "ibmil", "confounders": 8})
+    module = Training(network, confounders=str(file))
+    assert module.model.config.confounders == 3
+    assert module.model.aggregator.confounders.equal(means)
+    done = run("prototypes", model, slides, "--count", 13, "--out", file)
+    assert "13 prototypes of 12 bags" in done.stderr
+    with pytest.raises(BagError, match="prototypes are 16 wide, expected 8"):
+        read_prototypes(file, 8)
+
+
+def test_prototypes_are_the_means_of_clusters() -> None:
+    network = R2TMIL(R2TMILConfig(**{**vars(NETWORK), "encoder": None})).eval()
+    near, far = torch.randn(16), torch.randn(16) + 30
+    bags = [base + 0.01 * torch.randn(4, 16) for base in (near, far) for _ in range(5)]
+    means = bag_prototypes(network, bags, 2)
+    pooled = [network.projection(base).relu() for base in (near, far)]
+    for expected in pooled:
+        assert (means - expected).norm(dim=1).min() < 0.1
+
+
 def test_training_module_of_survival_uses_the_censored_loss() -> None:
     from rrt_mil import survival
     from rrt_mil.data import Batch
@@ -143,6 +170,7 @@ def test_training_module_of_survival_uses_the_censored_loss() -> None:
         (lambda: BagData(features="x"), "features and labels go together"),
         (lambda: BagData(fold=5), "fold=5: must be 0 to 4"),
         (lambda: BagData(val_share=1.0), "val_share=1.0: must be in"),
+        (lambda: Training(NETWORK, confounders="x.npy"), "ibmil needs a file, the others none"),
         (lambda: Training(NETWORK, task="ranking"), "task='ranking': must be 'classification'"),
         (lambda: Training(NETWORK, survival_loss="cox"), "survival_loss='cox': must be one of nll"),
     ],

@@ -87,7 +87,7 @@ def test_fused_forms_equal_the_literal_ones(
     torch.testing.assert_close(ours(x), literal(theirs)(x), rtol=0, atol=1e-12)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 150), min_size=1, max_size=3),
     changes=st.sampled_from(

@@ -1,4 +1,4 @@
-"""``rrt-mil train | evaluate | predict | import``."""
+"""``rrt-mil train | evaluate | predict | prototypes | import``."""
 
 import contextlib
 import csv
@@ -92,6 +92,9 @@ def _app() -> Any:
         keep: Annotated[bool, typer.Option(help="Hold the bags in memory.")] = True,
         workers: int = 0,
         accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, ...")] = "auto",
+        confounders: Annotated[
+            Path | None, typer.Option(help="IBMIL: a .npy file that prototypes wrote.")
+        ] = None,
     ) -> None:
         """Train and test every fold; write models, logs and results.json."""
         with _errors():
@@ -117,6 +120,7 @@ def _app() -> Any:
                 keep=keep,
                 workers=workers,
                 accelerator=accelerator,
+                confounders=confounders,
             )
             found = cross_validate(table, features, labels, network, settings, out)
         _print_folds(found)
@@ -184,6 +188,31 @@ def _app() -> Any:
         _table(columns, [[_cell(row[column]) for column in columns] for row in rows])
         for written in filter(None, (out, maps)):
             print(f"written: {written}")
+
+    @app.command()
+    def prototypes(
+        model: Model,
+        slides: Annotated[list[Path], typer.Argument(help="Training slides, or folders of them.")],
+        out: Annotated[Path, typer.Option(help="The .npy file.")],
+        count: Annotated[int, typer.Option(help="Clusters of bags.")] = 8,
+        seed: int = 0,
+        device: Device = "cpu",
+    ) -> None:
+        """Cluster the bags that an AB-MIL saw: the confounders of IBMIL."""
+        with _errors():
+            import numpy as np
+            from attention_core import atomic_path
+
+            from rrt_mil.bags import read_bag
+            from rrt_mil.prototypes import bag_prototypes
+
+            network = _load(model, device)
+            width = network.config.features
+            bags = (read_bag(p, width=width).features.to(device) for p in _bar(_files(slides)))
+            means = bag_prototypes(network, bags, count, seed)
+            with atomic_path(out) as part:
+                np.save(part, means.numpy())
+        print(f"{count} prototypes: {out}")
 
     @app.command("import")
     def import_(

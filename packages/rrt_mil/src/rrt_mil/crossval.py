@@ -47,6 +47,8 @@ class Settings:
     keep: bool = True
     workers: int = 0
     accelerator: str = "auto"
+    confounders: Path | None = None
+    """Prototypes of IBMIL."""
 
 
 def cross_validate(
@@ -218,6 +220,7 @@ def _config(
             "lr": settings.lr,
             "weight_decay": settings.weight_decay,
             "macro_f1": settings.macro_f1,
+            "confounders": settings.confounders and str(settings.confounders.resolve()),
         },
         "data": {
             "features": str(features.resolve()),

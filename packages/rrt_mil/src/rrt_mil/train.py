@@ -1,6 +1,7 @@
 """Train on one device or many: ``python -m rrt_mil.train fit --config NAME``."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from rrt_mil import survival
 from rrt_mil.data import Batch, Sample, TableBags, TensorBags, collate
 from rrt_mil.metrics import classification_metrics, concordance_index
 from rrt_mil.model import R2TMIL, R2TMILConfig
+from rrt_mil.prototypes import read_prototypes
 from rrt_mil.simulate import TASKS, symbol_pool
 from rrt_mil.tables import folds, hold_out, read_table
 
@@ -130,6 +132,7 @@ class Training(LightningModule):
         survival_loss: ``nll`` or ``ce``.
         alpha: of it; see :func:`rrt_mil.survival.nll_loss`.
         macro_f1: report F1 as the mean over both classes (the paper's TCGA figures).
+        confounders: of IBMIL, a ``.npy`` file of prototypes.
     """
 
     def __init__(
@@ -141,13 +144,21 @@ class Training(LightningModule):
         survival_loss: str = "nll",
         alpha: float = 0.0,
         macro_f1: bool = False,
+        confounders: str | None = None,
     ) -> None:
         super().__init__()
         if task not in ("classification", "survival"):
             raise ValueError(f"task={task!r}: must be 'classification' or 'survival'")
         if survival_loss not in LOSSES:
             raise ValueError(f"survival_loss={survival_loss!r}: must be one of {', '.join(LOSSES)}")
+        if (confounders is None) == (network.aggregator == "ibmil"):
+            raise ValueError(f"confounders={confounders!r}: ibmil needs a file, the others none")
+        if confounders is not None:
+            prototypes = read_prototypes(confounders, network.dim)
+            network = replace(network, confounders=len(prototypes))
         self.model = R2TMIL(network)
+        if confounders is not None:
+            self.model.aggregator.confounders.copy_(prototypes)
         self.task, self.lr, self.weight_decay = task, lr, weight_decay
         self.survival_loss, self.alpha, self.macro_f1 = survival_loss, alpha, macro_f1
         self.seen = CatMetric()
