@@ -65,11 +65,11 @@ def test_drop_path_follows_the_groups_and_keeps_the_mean() -> None:
     assert config.drop_paths == pytest.approx([0.0, 0.34 * 6 / 17, 0.34 * 12 / 17])
     layer = DRCT(config).groups[2].layers[0].train()
     torch.manual_seed(0)
-    kept = layer.stochastic(torch.ones(4000, 1, 1, 1))
+    kept = layer.drop_path(torch.ones(4000, 1, 1, 1))
     assert kept.mean() == pytest.approx(1, abs=0.05)
     assert sorted(set(kept.flatten().tolist())) == pytest.approx([0, 1 / (1 - 0.24)])
     layer.eval()
-    assert layer.stochastic(torch.ones(4, 1, 1, 1)).eq(1).all()
+    assert layer.drop_path(torch.ones(4, 1, 1, 1)).eq(1).all()
 
 
 def test_initialisation() -> None:

@@ -1,28 +1,28 @@
 """DRCT: a shallow convolution, groups of densely connected Swin layers, sub-pixel upsampling."""
 
-import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import torch
 import torch.nn.functional as F
 from attention_core import (
     Checkpoint,
-    PaperModel,
+    DropPath,
+    SuperResolver,
     TokenLinear,
     WindowAttention,
+    initialise_linear,
     read_checkpoint,
     require,
     require_fraction,
     require_positive,
+    require_scale,
+    upsampler,
 )
 from einops import rearrange
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 
-RGB_MEAN = (0.4488, 0.4371, 0.4040)
-"""Mean colour of DIV2K, taken off the input of every published model."""
 RESIDUAL_SCALE = 0.2
 LAYERS = 5
 """Swin layers in a group."""
@@ -64,9 +64,8 @@ class DRCTConfig:
     drop_path: float = 0.1
 
     def __post_init__(self) -> None:
-        require_positive(self, "channels", "dim", "heads", "window", "growth", "features", "scale")
-        powers = self.scale == 3 or self.scale & (self.scale - 1) == 0
-        require(self, "scale", powers, "must be 3 or a power of two")
+        require_positive(self, "channels", "dim", "heads", "window", "growth", "features")
+        require_scale(self)
         require(self, "mlp_ratio", self.mlp_ratio > 0, "must be positive")
         require(self, "image_range", self.image_range > 0, "must be positive")
         require_fraction(self, "drop_path")
@@ -107,20 +106,14 @@ VARIANTS = {
 }
 
 
-class DRCT(PaperModel):
-    """Dense-residual-connected transformer for image super-resolution (Fig. 4).
-
-    Takes images in [0, 1] and returns them ``scale`` times as large, not clamped.
-    """
+class DRCT(SuperResolver):
+    """Dense-residual-connected transformer for image super-resolution (Fig. 4)."""
 
     variants = VARIANTS
 
     def __init__(self, config: DRCTConfig) -> None:
         super().__init__(config)
         c = config
-        mean = torch.tensor(RGB_MEAN) if c.channels == 3 else torch.zeros(c.channels)
-        self.mean: Tensor
-        self.register_buffer("mean", rearrange(mean, "c -> c 1 1"), persistent=False)
         self.conv_first = nn.Conv2d(c.channels, c.dim, 3, padding=1)
         self.embed_norm = nn.LayerNorm(c.dim) if c.embed_norm else nn.Identity()
         if c.positions is not None:
@@ -135,7 +128,7 @@ class DRCT(PaperModel):
         self.before_upsample = nn.Conv2d(c.dim, c.features, 3, padding=1)
         self.upsample = upsampler(c.scale, c.features)
         self.conv_last = nn.Conv2d(c.features, c.channels, 3, padding=1)
-        self.apply(initialise)
+        self.apply(initialise_linear)
 
     @classmethod
     def from_official(
@@ -165,21 +158,6 @@ class DRCT(PaperModel):
             *convert(state, image_range=image_range, drop_path=drop_path, shifted=shifted)
         )
 
-    def forward(self, image: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b c sh sw"]:
-        """Enlarge images in [0, 1] whose sides are multiples of the window.
-
-        Raises:
-            ValueError: for other sides, or another number of channels.
-            TypeError: for integers.
-        """
-        self._check(image)
-        x = (image - self.mean) * self.config.image_range
-        shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
-        x = self.body_conv(self.forward_features(shallow)) + shallow
-        x = F.leaky_relu(self.before_upsample(x), 0.01)
-        x = self.conv_last(self.upsample(x))
-        return x / self.config.image_range + self.mean
-
     def forward_features(self, shallow: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b dim h w"]:
         """Deep features of the shallow ones: the groups and the last norm."""
         x = self.embed_norm(rearrange(shallow, "b dim h w -> b h w dim"))
@@ -188,14 +166,6 @@ class DRCT(PaperModel):
         for group in self.groups:
             x = group(x)
         return rearrange(self.norm(x), "b h w dim -> b dim h w")
-
-    @property
-    def scale(self) -> int:
-        return self.config.scale
-
-    @property
-    def channels(self) -> int:
-        return self.config.channels
 
     @property
     def multiple(self) -> int:
@@ -216,20 +186,9 @@ class DRCT(PaperModel):
         shifts = 4 * (c.window - c.window // 2) * c.groups if c.shifted else 0
         return 1 + shifts + c.window - 1 + after
 
-    def _check(self, image: Tensor) -> None:
-        if not image.is_floating_point():
-            raise TypeError(f"expects floating point in [0, 1], got {image.dtype}")
-        if image.shape[1] != self.config.channels:
-            raise ValueError(
-                f"the image has {image.shape[1]} channels, the model takes {self.config.channels}"
-            )
-        window, (height, width) = self.config.window, image.shape[2:]
-        if not height or not width or height % window or width % window:
-            raise ValueError(
-                f"an image of {height} x {width}: both sides must be multiples of the window, "
-                f"{window}; image_restoration_kit.enlarge pads and crops"
-            )
-        side = self.config.positions
+    def check(self, image: Tensor) -> None:
+        super().check(image)
+        side, (height, width) = self.config.positions, image.shape[2:]
         if side is not None and (height, width) != (side, side):
             raise ValueError(
                 f"an image of {height} x {width}: absolute positions tie this model to "
@@ -283,7 +242,7 @@ class SwinLayer(nn.Module):
         drop_path: float,
     ) -> None:
         super().__init__()
-        self.shift, self.drop_path = shift, drop_path
+        self.shift, self.drop_path = shift, DropPath(drop_path)
         self.norm1 = nn.LayerNorm(dim)
         self.attention = WindowAttention(dim, heads, (window, window), qkv_bias=qkv_bias)
         self.norm2 = nn.LayerNorm(dim)
@@ -292,42 +251,8 @@ class SwinLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         attended = self.attention(self.norm1(x), (self.shift, self.shift))
-        x = x + self.stochastic(attended)
-        return x + self.stochastic(self.fc2(F.gelu(self.fc1(self.norm2(x)))))
-
-    def stochastic(self, branch: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
-        """Drop the branch of some images in training, and scale the others up to make up for it."""
-        if not self.training or not self.drop_path:
-            return branch
-        keep = 1 - self.drop_path
-        kept = torch.empty(len(branch), 1, 1, 1, dtype=branch.dtype, device=branch.device)
-        return branch * kept.bernoulli_(keep).div_(keep)
+        x = x + self.drop_path(attended)
+        return x + self.drop_path(self.fc2(F.gelu(self.fc1(self.norm2(x)))))
 
 
-def upsampler(scale: int, features: int) -> nn.Sequential:
-    """Convolution and pixel shuffle: once for x3, once per doubling otherwise."""
-    factors = [3] if scale == 3 else [2] * int(math.log2(scale))
-    steps: list[nn.Module] = []
-    for factor in factors:
-        conv = nn.Conv2d(features, factor**2 * features, 3, padding=1)
-        steps += [conv, nn.PixelShuffle(factor)]
-    return nn.Sequential(*steps)
-
-
-def initialise(module: nn.Module) -> None:
-    """Linear layers from a truncated normal; convolutions keep PyTorch's way."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def load(path: str | Path) -> DRCT:
-    """The network in a file of the authors' or a folder (or Hub repository) of ours.
-
-    Raises:
-        CheckpointError: when the file is not a DRCT.
-        FileNotFoundError: when it is not there.
-    """
-    folder = Path(path).is_dir() or not (Path(path).suffix or Path(path).exists())
-    return DRCT.from_pretrained(str(path)) if folder else DRCT.from_official(path)
+load = DRCT.load

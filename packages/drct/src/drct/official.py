@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from attention_core import CheckpointError, rename
+from attention_core import CheckpointError, rename, upsampling_scale
 from torch import Tensor
 
 from drct.model import LAYERS, DRCTConfig
@@ -65,7 +65,7 @@ def convert(
         shifted = window > 1 and (bare or "layers.0.swin2.attn_mask" in state)
     try:
         config = DRCTConfig(
-            scale=_scale(state),
+            scale=upsampling_scale(state),
             channels=channels,
             dim=dim,
             heads=tuple(table.shape[1] for table in tables),
@@ -106,8 +106,3 @@ def name(key: str) -> str | None:
     for theirs, ours in _NAMES.items():
         key = re.sub(rf"^{re.escape(theirs)}(?=\.|$)", ours, key)
     return key
-
-
-def _scale(state: Mapping[str, Tensor]) -> int:
-    convs = [v for key, v in state.items() if re.fullmatch(r"upsample\.\d+\.weight", key)]
-    return math.prod(math.isqrt(conv.shape[0] // conv.shape[1]) for conv in convs)

@@ -18,11 +18,18 @@ from attention_core.config import (
     to_dict,
 )
 from attention_core.counting import count_flops, count_parameters, flops_of
-from attention_core.dropout import Dropout, random_keep
+from attention_core.dropout import Dropout, DropPath, random_keep
 from attention_core.files import atomic_directory, atomic_path, write_text
 from attention_core.golden import GoldenCase, golden_cases
 from attention_core.model import PaperModel
 from attention_core.paper import Benchmark, Claim, Evidence, Paper, Run, growth_exponent
+from attention_core.super_resolution import (
+    SuperResolver,
+    initialise_linear,
+    require_scale,
+    upsampler,
+    upsampling_scale,
+)
 from attention_core.windows import (
     TokenLinear,
     WindowAttention,
@@ -38,12 +45,14 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Claim",
+    "DropPath",
     "Dropout",
     "Evidence",
     "GoldenCase",
     "Paper",
     "PaperModel",
     "Run",
+    "SuperResolver",
     "TokenLinear",
     "WindowAttention",
     "WindowGrid",
@@ -58,6 +67,7 @@ __all__ = [
     "from_dict",
     "golden_cases",
     "growth_exponent",
+    "initialise_linear",
     "load_state",
     "random_keep",
     "read_checkpoint",
@@ -69,8 +79,11 @@ __all__ = [
     "require_choice",
     "require_fraction",
     "require_positive",
+    "require_scale",
     "to_dict",
     "token_linear",
+    "upsampler",
+    "upsampling_scale",
     "window_attention",
     "write_text",
 ]

@@ -34,6 +34,22 @@ class Dropout(nn.Dropout):
         return input * keep.to(input.dtype).mul_(1 / (1 - self.p))
 
 
+class DropPath(nn.Module):
+    """Stochastic depth: in training, drop a branch for some samples and scale up the others."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: Float[Tensor, "b *rest"]) -> Float[Tensor, "b *rest"]:
+        if not self.training or not self.rate:
+            return branch
+        keep = 1 - self.rate
+        shape = len(branch), *[1] * (branch.ndim - 1)
+        kept = torch.empty(shape, dtype=branch.dtype, device=branch.device)
+        return branch * kept.bernoulli_(keep).div_(keep)
+
+
 def attend_with_dropout(
     query: Float[Tensor, "*batch queries dim"],
     key: Float[Tensor, "*batch keys dim"],
