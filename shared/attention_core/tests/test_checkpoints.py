@@ -21,8 +21,10 @@ def test_reads_every_format(tmp_path: Path, suffix: str) -> None:
     assert state["weight"].equal(WEIGHTS["weight"])
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "model", "params", "params_ema", "model_ema"])
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize(
+    "wrapper", ["state_dict", "model", "params", "params_ema", "params-ema", "model_ema"]
+)
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "netG."])
 def test_takes_weights_out_of_wrappers_and_prefixes(wrapper: str, prefix: str) -> None:
     inside = {f"{prefix}{key}": value for key, value in WEIGHTS.items()}
     state = read_checkpoint({wrapper: inside, "epoch": 3, "optimizer": {"state": {}}})

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 
 from attention_core import CheckpointError, rename, upsampling_scale
+from image_restoration_kit.families import require_family
 from torch import Tensor
 
 from drct.model import LAYERS, DRCTConfig
@@ -47,11 +48,7 @@ def convert(
     Raises:
         CheckpointError: when the file is not a DRCT's, or contradicts itself.
     """
-    if missing := [key for key in _NEEDED if key not in state]:
-        raise CheckpointError(
-            f"not a DRCT checkpoint: {', '.join(missing)} missing; "
-            f"it starts with {', '.join(list(state)[:5])}"
-        )
+    require_family(state, "DRCT", _NEEDED)
     groups = sum(key.endswith(f".{_TABLE}") for key in state)
     try:
         tables = [state[f"layers.{group}.{_TABLE}"] for group in range(groups)]

@@ -16,10 +16,10 @@ Checkpoint = str | Path | Mapping[str, Any]
 
 # Averaged weights first: they are what the published figures were measured with.
 WRAPPERS = (
-    "params_ema", "state_dict_ema", "model_ema", "ema", "params", "state_dict", "model_state_dict",
-    "model", "net", "network",
+    "params_ema", "params-ema", "state_dict_ema", "model_ema", "ema", "params", "state_dict",
+    "model_state_dict", "model", "net", "network",
 )  # fmt: skip
-PREFIXES = ("module.", "_orig_mod.", "model.")
+PREFIXES = ("module.", "_orig_mod.", "model.", "netG.")
 
 
 class CheckpointError(ValueError):

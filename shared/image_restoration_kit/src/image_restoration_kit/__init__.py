@@ -12,6 +12,7 @@ from image_restoration_kit.enlarge import (
     self_ensemble,
     symmetry,
 )
+from image_restoration_kit.families import family, require_family
 from image_restoration_kit.images import (
     Picture,
     PictureError,
@@ -32,6 +33,7 @@ __all__ = [
     "automatic_tiling",
     "enlarge",
     "enlarge_picture",
+    "family",
     "find_images",
     "luma",
     "modcrop",
@@ -40,6 +42,7 @@ __all__ = [
     "quantise",
     "read_picture",
     "read_tensor",
+    "require_family",
     "resize",
     "seam_error",
     "self_ensemble",
