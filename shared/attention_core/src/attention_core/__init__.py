@@ -23,6 +23,7 @@ from attention_core.files import atomic_directory, atomic_path, write_text
 from attention_core.golden import GoldenCase, golden_cases
 from attention_core.model import PaperModel
 from attention_core.paper import Benchmark, Claim, Evidence, Paper, Run, growth_exponent
+from attention_core.rectangles import DynamicPositionBias, RectangleAttention
 from attention_core.super_resolution import (
     SuperResolver,
     initialise_linear,
@@ -31,9 +32,11 @@ from attention_core.super_resolution import (
     upsampling_scale,
 )
 from attention_core.windows import (
+    FeedForward,
     TokenLinear,
     WindowAttention,
     WindowGrid,
+    pad_heads,
     relative_position_bias,
     relative_position_index,
     token_linear,
@@ -47,10 +50,13 @@ __all__ = [
     "Claim",
     "DropPath",
     "Dropout",
+    "DynamicPositionBias",
     "Evidence",
+    "FeedForward",
     "GoldenCase",
     "Paper",
     "PaperModel",
+    "RectangleAttention",
     "Run",
     "SuperResolver",
     "TokenLinear",
@@ -69,6 +75,7 @@ __all__ = [
     "growth_exponent",
     "initialise_linear",
     "load_state",
+    "pad_heads",
     "random_keep",
     "read_checkpoint",
     "relative_position_bias",

@@ -1,0 +1,135 @@
+"""Attention in lying and standing rectangles at once, with a position bias that a network makes.
+
+Half of the heads look at windows a high and b wide, the others at windows b high and a wide; a
+depth-wise convolution of the values adds what lies across the windows' borders (CAT; RGT, CRAFT).
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attention_core.attention import cached_per_size
+from attention_core.windows import (
+    ALIGNMENT,
+    WindowGrid,
+    relative_position_bias,
+    token_linear,
+    window_attention,
+)
+
+
+class DynamicPositionBias(nn.Sequential):
+    """The bias of each head for each pair of positions in a window, by an MLP from their offset."""
+
+    def __init__(self, window: tuple[int, int], hidden: int, heads: int) -> None:
+        inner = [[nn.LayerNorm(hidden), nn.ReLU(), nn.Linear(hidden, hidden)] for _ in range(2)]
+        last = [nn.LayerNorm(hidden), nn.ReLU(), nn.Linear(hidden, heads)]
+        super().__init__(nn.Linear(2, hidden), *inner[0], *inner[1], *last)
+        self.window = window
+
+    def bias(self) -> Float[Tensor, "heads tokens tokens"]:
+        """What is added to the logits of every window."""
+        like = next(self.parameters())
+        table = self(_offsets(self.window, like.device).to(like.dtype))
+        return relative_position_bias(table, self.window)
+
+
+class RectangleAttention(nn.Module):
+    """Local self-attention in rectangles of a x b and b x a pixels.
+
+    Maps of any size: queries, keys and values are continued with zeros to a multiple of the longer
+    side, and the added positions take part as keys. ``alignment`` is as in ``WindowAttention``.
+
+    Args:
+        dim: channels; the first half belongs to the first kind of rectangle.
+        heads: attention heads, an even number.
+        window: a and b.
+        qkv_bias: whether queries, keys and values have a bias.
+        masked: whether a shift hides from each other what it brought together; else it wraps.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        window: tuple[int, int],
+        *,
+        qkv_bias: bool = True,
+        masked: bool = True,
+    ) -> None:
+        super().__init__()
+        if heads % 2 or dim % heads:
+            raise ValueError(f"heads={heads}: must be even and divide dim={dim}")
+        self.heads, self.head_dim, self.masked = heads, dim // heads, masked
+        self.alignment = ALIGNMENT
+        self.windows = window, window[::-1]
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.positions = nn.ModuleList(
+            DynamicPositionBias(window, dim // 32, heads // 2) for window in self.windows
+        )
+        self.local = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(
+        self, x: Float[Tensor, "b h w dim"], *, shifted: bool = False
+    ) -> Float[Tensor, "b h w dim"]:
+        height, width = x.shape[1:3]
+        # Each kind's queries, keys and values lie side by side: its windows are one gather.
+        order = "(three kind heads d) ... -> (kind three heads d) ..."
+        weight = self._padded(self.qkv.weight, order, three=3)
+        offset: Tensor | None = self.qkv.bias
+        if offset is not None:
+            offset = self._padded(offset, order, three=3)
+        qkv = token_linear(x, weight, offset)
+        value = rearrange(qkv, "b h w (kind three d) -> three b (kind d) h w", kind=2, three=3)[2]
+        weight, offset = (self._padded(p) for p in self.local.parameters())
+        local = F.conv2d(value, weight, offset, padding=1, groups=len(weight))
+
+        longer = max(self.windows[0])
+        qkv = F.pad(qkv, (0, 0, 0, -width % longer, 0, -height % longer))
+        kinds = [
+            self._attend(part, kind, shifted)[:, :height, :width]
+            for kind, part in enumerate(qkv.chunk(2, -1))
+        ]
+        attended = torch.cat(kinds, -1) + rearrange(local, "b d h w -> b h w d")
+        return token_linear(attended, self._padded(self.proj.weight.mT).mT, self.proj.bias)
+
+    def _attend(
+        self, qkv: Float[Tensor, "b h w dims"], kind: int, shifted: bool
+    ) -> Float[Tensor, "b h w dim"]:
+        window = self.windows[kind]
+        shift = (window[0] // 2, window[1] // 2) if shifted else (0, 0)
+        wraps = shifted and not self.masked
+        if wraps:
+            qkv, shift = qkv.roll((-shift[0], -shift[1]), (1, 2)), (0, 0)
+        grid = WindowGrid((qkv.shape[1], qkv.shape[2]), window, shift)
+        query, key, value = rearrange(
+            grid.partition(qkv), "n tokens (three heads d) -> three n heads tokens d",
+            three=3, heads=self.heads // 2,
+        )  # fmt: skip
+        scale = self.head_dim**-0.5
+        attended = window_attention(
+            query, key, value, self.positions[kind].bias(), grid, scale=scale
+        )
+        merged = grid.merge(rearrange(attended, "n heads tokens d -> n tokens (heads d)"))
+        return merged.roll((window[0] // 2, window[1] // 2), (1, 2)) if wraps else merged
+
+    def _padded(
+        self,
+        parameter: Float[Tensor, "dims *rest"],
+        order: str = "(kind heads d) ... -> (kind heads d) ...",
+        **sizes: int,
+    ) -> Float[Tensor, "padded *rest"]:
+        """Zeros at the end of each head, put there by the weights: no activation is copied."""
+        extra = -self.head_dim % self.alignment
+        heads = rearrange(parameter, "(heads d) ... -> heads d ...", d=self.head_dim)
+        heads = F.pad(heads, (0, 0) * (parameter.ndim - 1) + (0, extra))
+        return rearrange(heads.flatten(0, 1), order, kind=2, heads=self.heads // 2, **sizes)
+
+
+@cached_per_size
+def _offsets(window: tuple[int, int], device: torch.device) -> Float[Tensor, "offsets 2"]:
+    y, x = (torch.arange(1 - side, side, device=device) for side in window)
+    return torch.cartesian_prod(y, x).float()
