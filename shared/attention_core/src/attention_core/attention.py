@@ -38,8 +38,10 @@ def attend(
     if dropout and bias is None and takes_dropout(query):
         scale = query.shape[-1] ** -0.5 if scale is None else scale
         return attend_with_dropout(query, key, value, dropout=dropout, scale=scale)
-    if bias is not None and bias.dtype != torch.bool:
-        bias = bias.to(query.dtype)
+    if bias is not None:
+        # The CPU's fused kernel wants a bias with as many axes as the query.
+        bias = bias[(None,) * (query.ndim - bias.ndim)]
+        bias = bias if bias.dtype == torch.bool else bias.to(query.dtype)
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=bias, dropout_p=dropout, scale=scale
     )

@@ -174,6 +174,26 @@ class TokenLinear(nn.Linear):
         return token_linear(x, self.weight, self.bias)
 
 
+class FeedForward(nn.Module):
+    """Two linear layers with GELU between them, for each token."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = TokenLinear(dim, hidden)
+        self.fc2 = TokenLinear(hidden, dim)
+
+    def forward(self, x: Float[Tensor, "*batch tokens dim"]) -> Float[Tensor, "*batch tokens dim"]:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+def pad_heads(
+    parameter: Float[Tensor, "dims *rest"], head_dim: int, extra: int
+) -> Float[Tensor, "padded *rest"]:
+    """``extra`` zeros at the end of each head of a weight: what it gives is padded, uncopied."""
+    heads = rearrange(parameter, "(heads d) ... -> heads d ...", d=head_dim)
+    return F.pad(heads, (0, 0) * (parameter.ndim - 1) + (0, extra)).flatten(0, 1)
+
+
 def relative_position_index(
     window: tuple[int, int], device: torch.device
 ) -> Int[Tensor, "tokens tokens"]:
@@ -228,16 +248,10 @@ class WindowAttention(nn.Module):
     ) -> Float[Tensor, "b h w dim"]:
         grid = WindowGrid((x.shape[1], x.shape[2]), self.window, shift)
         head_dim = x.shape[-1] // self.heads
-        # Zeros at the end of each head, put there by the weights: no activation is copied.
         extra = -head_dim % self.alignment
-        weight = rearrange(self.qkv.weight, "(part d) dim -> part d dim", d=head_dim)
-        weight = F.pad(weight, (0, 0, 0, extra)).flatten(0, 1)
-        offset: Tensor | None = self.qkv.bias
-        if offset is not None:
-            offset = rearrange(offset, "(part d) -> part d", d=head_dim)
-            offset = F.pad(offset, (0, extra)).flatten()
-        out = rearrange(self.proj.weight, "dim (head d) -> dim head d", d=head_dim)
-        out = F.pad(out, (0, extra)).flatten(1)
+        weight = pad_heads(self.qkv.weight, head_dim, extra)
+        offset = None if self.qkv.bias is None else pad_heads(self.qkv.bias, head_dim, extra)
+        out = pad_heads(self.proj.weight.mT, head_dim, extra).mT
 
         qkv = token_linear(grid.partition(x), weight, offset)
         query, key, value = rearrange(
@@ -318,9 +332,7 @@ def _attend_kinds(
 ) -> Float[Tensor, "windows queries heads dim"]:
     parts = zip(query.split(counts), key.split(counts), value.split(counts), biases, strict=True)
     attended = [  # fused kernels take a bias of four axes only
-        attend(q, k, v, bias[None], scale=scale).transpose(1, 2)
-        for q, k, v, bias in parts
-        if len(q)
+        attend(q, k, v, bias, scale=scale).transpose(1, 2) for q, k, v, bias in parts if len(q)
     ]
     return torch.cat(attended) if len(attended) > 1 else attended[0]
 
