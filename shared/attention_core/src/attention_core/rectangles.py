@@ -4,6 +4,8 @@ Half of the heads look at windows a high and b wide, the others at windows b hig
 depth-wise convolution of the values adds what lies across the windows' borders (CAT; RGT, CRAFT).
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -99,7 +101,7 @@ class RectangleAttention(nn.Module):
     def _attend(
         self, qkv: Float[Tensor, "b h w dims"], kind: int, shifted: bool
     ) -> Float[Tensor, "b h w dim"]:
-        window = self.windows[kind]
+        window, position = self.windows[kind], cast(DynamicPositionBias, self.positions[kind])
         shift = (window[0] // 2, window[1] // 2) if shifted else (0, 0)
         wraps = shifted and not self.masked
         if wraps:
@@ -110,9 +112,7 @@ class RectangleAttention(nn.Module):
             three=3, heads=self.heads // 2,
         )  # fmt: skip
         scale = self.head_dim**-0.5
-        attended = window_attention(
-            query, key, value, self.positions[kind].bias(), grid, scale=scale
-        )
+        attended = window_attention(query, key, value, position.bias(), grid, scale=scale)
         merged = grid.merge(rearrange(attended, "n heads tokens d -> n tokens (heads d)"))
         return merged.roll((window[0] // 2, window[1] // 2), (1, 2)) if wraps else merged
 
