@@ -232,4 +232,4 @@ def attend_near(
         logits = logits.unflatten(0, query.shape[:2]).add_(bias.mT if short else bias)
         weights = logits.softmax(-2 if short else -1).to(v.dtype).flatten(0, 1)
         return torch.bmm(weights.mT if short else weights, v).unflatten(0, query.shape[:2])
-    return attend(query, key, value, bias[None], scale=1.0)
+    return attend(query, key, value, bias, scale=1.0)
