@@ -49,5 +49,5 @@ def test_training_starts_from_weights_of_another_scale(folder: Path) -> None:
     module = Training(wider, start="net")
     assert module.model.groups[1].adjust[2].weight.equal(load("net").groups[1].adjust[2].weight)
     assert len(module.model.upsample) == 4
-    with pytest.raises(ValueError, match="its groups are not those of"):
+    with pytest.raises(ValueError, match="the body of the weights to start from"):
         Training(replace(wider, dim=32), start="net")

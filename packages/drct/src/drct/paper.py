@@ -13,37 +13,17 @@ from drct.official import name
 
 
 def golden(case: GoldenCase) -> Mapping[str, Any]:
-    """Run a golden case: output, losses and gradients of the mean square of the output."""
-    given, image = case.config, case.inputs()["image"].requires_grad_()
+    """Run a golden case."""
+    from image_restoration_kit.golden import run_golden
+
+    given = case.config
     model = DRCT.from_official(
         case.state_dict(),
         image_range=given.get("img_range", 1.0),
         drop_path=given.get("drop_path_rate", 0.1),
         shifted=given["img_size"] > given["window_size"],
-    ).to(case.dtype)
-    model.train(case.record["mode"] == "train")
-    output = padded(model, image)
-    output.square().mean().backward()
-    found: dict[str, Any] = {
-        "output": output,
-        "loss:l1_l2_to_zero": torch.stack([output.abs().mean(), output.square().mean()]),
-        "grad:image": image.grad,
-    }
-    weights = dict(model.named_parameters())
-    for key, expected in case.record["outputs"].items():
-        if key not in found and key.startswith("grad:"):
-            gradient = weights[name(key.removeprefix("grad:")) or ""].grad
-            if gradient is not None:  # 1x1 convolutions there are linear layers here
-                found[key] = gradient.reshape(expected["shape"])
-    return found
-
-
-def padded(model: DRCT, image: Tensor) -> Tensor:
-    """The output for an image of any size: mirrored to a multiple of the window, then cut."""
-    from image_restoration_kit import pad_to_multiple
-
-    height, width = (side * model.scale for side in image.shape[-2:])
-    return model(pad_to_multiple(image, model.multiple))[..., :height, :width]
+    )
+    return run_golden(case, model, name)
 
 
 def inputs(config: DRCTConfig, size: int | None, batch: int) -> dict[str, Tensor]:

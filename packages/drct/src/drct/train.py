@@ -3,7 +3,7 @@
 from typing import Any
 
 from attention_core.training import main as train
-from image_restoration_kit.training import SuperResolutionData, SuperResolutionModule
+from image_restoration_kit.training import SuperResolutionData, SuperResolutionModule, start_from
 
 from drct.model import DRCT, DRCTConfig, load
 
@@ -21,15 +21,7 @@ class Training(SuperResolutionModule):
     def __init__(self, network: DRCTConfig, start: str | None = None, **training: Any) -> None:
         model = DRCT(network)
         if start is not None:
-            own, given = model.state_dict(), load(start).state_dict()
-            fitting = {
-                key: value
-                for key, value in given.items()
-                if key in own and own[key].shape == value.shape
-            }
-            if any(key.startswith("groups.") for key in own.keys() ^ fitting.keys()):
-                raise ValueError(f"start={start}: its groups are not those of {network}")
-            model.load_state_dict(fitting, strict=False)
+            start_from(model, load(start), body="groups.")
         super().__init__(model, **training)
 
 

@@ -78,6 +78,28 @@ class SuperResolutionModule(LightningModule):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
+def start_from(model: PaperModel, start: PaperModel, *, body: str) -> None:
+    """Give ``model`` the weights of ``start``; those of another shape stay as drawn.
+
+    Args:
+        model: to be trained.
+        start: trained, perhaps at another scale.
+        body: what the names of the weights begin with that must all be there.
+
+    Raises:
+        ValueError: when the bodies are not the same.
+    """
+    own, given = model.state_dict(), start.state_dict()
+    fitting = {
+        key: value for key, value in given.items() if key in own and own[key].shape == value.shape
+    }
+    if any(key.startswith(body) for key in (own.keys() | given.keys()) - fitting.keys()):
+        raise ValueError(
+            f"the body of the weights to start from, {start.config}, is not that of {model.config}"
+        )
+    model.load_state_dict(fitting, strict=False)
+
+
 class SuperResolutionData(LightningDataModule):
     """Patches for training and whole images for evaluation; paths as ``PairedImages`` takes them.
 
