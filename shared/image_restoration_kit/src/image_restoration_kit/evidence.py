@@ -1,12 +1,14 @@
 """What the claims of several packages measure alike: short trainings, their comparison, figures."""
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from attention_core import Evidence, Run
+import torch
+from attention_core import Evidence, Run, SuperResolver, flops_of
 
 from image_restoration_kit.short_runs import ShortRun, short_run
 
@@ -39,12 +41,16 @@ def seeded_runs(
                 steps=steps,
                 seed=run.seed + number,
                 device=run.device,
-                progress=lambda steps, n=number: run.progress(steps, f"{what}, seed {n}"),
+                progress=partial(_named, run, f"{what}, seed {number}"),
                 **options,
             )
             for number in range(seeds)
         ]
     return _done[key]
+
+
+def _named(run: Run, what: str, steps: Iterable[int]) -> Iterable[int]:
+    return run.progress(steps, what)
 
 
 def learning(run: Run, found: Sequence[ShortRun], network: str) -> Evidence:
@@ -99,9 +105,24 @@ def comparison(
         holds=all(means[with_part[0]] >= mean - slack for mean in means.values()),
         numbers=gains,
         figures=figures,
-        note=f"holds means: not behind by more than {slack} dB; at this budget no more can be said. "
+        note=f"holds means: not behind by more than {slack} dB; this budget can't tell less. "
         f"{len(found[0].losses)} steps, {len(found)} seeds each; {NOTE}",
     )
+
+
+def gmacs(network: Callable[[], SuperResolver], side: int = 64) -> float:
+    """Multiply-adds of one forward pass in units of 1e9, without the padding of the heads."""
+
+    def build() -> SuperResolver:
+        model = network()
+        for module in model.modules():
+            if hasattr(module, "alignment"):
+                module.alignment = 1
+        return model
+
+    with torch.device("meta"):
+        channels = network().channels
+    return flops_of(build, lambda: {"image": torch.empty(1, channels, side, side)}) / 2e9
 
 
 def spread(values: Sequence[float]) -> str:

@@ -66,6 +66,7 @@ def short_run(
     lr: float = 3e-4,
     side: int = 256,
     device: str = "cpu",
+    last: str = "conv_last",
     training: Sequence[str] = TRAINING,
     held_out: Sequence[str] = HELD_OUT,
     progress: Callable[[Iterable[int]], Iterable[int]] = lambda numbers: numbers,
@@ -82,13 +83,14 @@ def short_run(
         lr: rate at the start; it falls to zero along a cosine.
         side: of the high-resolution centres that are evaluated.
         device: where to train.
+        last: name of the network's last layer.
         training: names of photographs.
         held_out: names of others.
         progress: wraps the steps.
     """
     torch.manual_seed(seed)
     pairs = [_pair(photograph(name), scale) for name in training]
-    model = BicubicSkip(build()).to(device).train()
+    model = BicubicSkip(build(), last).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr, (0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses, plain = [], []
