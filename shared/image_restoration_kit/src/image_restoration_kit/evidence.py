@@ -117,7 +117,7 @@ def gmacs(network: Callable[[], SuperResolver], side: int = 64) -> float:
         model = network()
         for module in model.modules():
             if hasattr(module, "alignment"):
-                module.alignment = 1
+                module.alignment = 1  # type: ignore[assignment]
         return model
 
     with torch.device("meta"):

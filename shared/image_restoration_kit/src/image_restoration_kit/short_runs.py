@@ -118,13 +118,13 @@ def short_run(
         enlarged = enlarge(model, low[None])[0]
         found[name] = psnr(quantise(enlarged), truth, border=scale)
         bicubic[name] = psnr(quantise(resize(low, scale)), truth, border=scale)
-    last = -max(1, steps // 4)
+    recent = -max(1, steps // 4)
     return ShortRun(
         seed=seed,
         gain=statistics.mean(found[name] - bicubic[name] for name in held_out),
         psnr=found,
         bicubic=bicubic,
-        loss_ratio=sum(losses[last:]) / sum(plain[last:]),
+        loss_ratio=sum(losses[recent:]) / sum(plain[recent:]),
         losses=losses,
         model=model,
     )
