@@ -23,6 +23,8 @@ class SuperResolutionModule(LightningModule):
 
     Args:
         model: the network.
+        start: weights to start from, a file of the authors' or a saved folder; those of another
+            shape (the upsampling of another scale) stay as drawn.
         lr: rate at the start.
         betas: of Adam.
         milestones: iterations.
@@ -34,6 +36,7 @@ class SuperResolutionModule(LightningModule):
         self,
         model: PaperModel,
         *,
+        start: str | None = None,
         lr: float = 2e-4,
         betas: tuple[float, float] = (0.9, 0.99),
         milestones: Sequence[int] = (250_000, 400_000, 450_000, 475_000),
@@ -41,6 +44,8 @@ class SuperResolutionModule(LightningModule):
         tile: int | None = None,
     ) -> None:
         super().__init__()
+        if start is not None:
+            start_from(model, type(model).load(start))  # type: ignore[attr-defined]
         self.model: Any = model
         self.lr, self.betas, self.milestones, self.gamma = lr, betas, list(milestones), gamma
         self.tiling = None if tile is None else Tiling(tile=tile)
@@ -78,7 +83,7 @@ class SuperResolutionModule(LightningModule):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
-def start_from(model: PaperModel, start: PaperModel, *, body: str) -> None:
+def start_from(model: PaperModel, start: SuperResolver, *, body: str = "groups.") -> None:
     """Give ``model`` the weights of ``start``; those of another shape stay as drawn.
 
     Args:
