@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from attention_core import attend, cached_per_size
+from attention_core import TokenLinear, attend, cached_per_size
 from einops import rearrange
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
@@ -142,10 +142,10 @@ class ManhattanAttention(nn.Module):
         super().__init__()
         self.decay, self.decomposed = decay, decomposed
         self.head_dim = dim // decay.heads
-        self.query_key = nn.Linear(dim, 2 * dim)
-        self.value = nn.Linear(dim, dim)
+        self.query_key = TokenLinear(dim, 2 * dim)
+        self.value = TokenLinear(dim, dim)
         self.local_context = DepthwiseConv(dim, 5)
-        self.out = nn.Linear(dim, dim)
+        self.out = TokenLinear(dim, dim)
 
     def geometry(self, x: Float[Tensor, "b h w dim"]) -> Geometry:
         """What :meth:`forward` needs for maps of this size."""

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from attention_core import (
     Checkpoint,
     PaperModel,
+    TokenLinear,
     read_checkpoint,
     require,
     require_fraction,
@@ -181,10 +182,10 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__(
-            nn.Linear(dim, hidden),
+            TokenLinear(dim, hidden),
             nn.GELU(),
             DepthwiseConv(hidden, 3, residual=True),
-            nn.Linear(hidden, dim),
+            TokenLinear(hidden, dim),
         )
 
 
