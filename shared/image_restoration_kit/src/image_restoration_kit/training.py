@@ -83,7 +83,7 @@ class SuperResolutionModule(LightningModule):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
-def start_from(model: PaperModel, start: SuperResolver, *, body: str = "groups.") -> None:
+def start_from(model: PaperModel, start: PaperModel, *, body: str = "groups.") -> None:
     """Give ``model`` the weights of ``start``; those of another shape stay as drawn.
 
     Args:
