@@ -1,0 +1,9 @@
+"""``hat upscale | evaluate | prepare | show``."""
+
+from image_restoration_kit.commands import super_resolution_app
+
+from hat.model import load
+
+
+def main() -> None:
+    super_resolution_app("hat", load)()
