@@ -1,19 +1,15 @@
 """``itransformer train | evaluate | predict | import``."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
+
+from attention_core import needs_extra
 
 
 def main() -> None:
     """Run the command line; it needs the extra ``data``."""
-    try:
+    with needs_extra("itransformer", "data"):
         from forecasting_kit.commands import forecasting_app
-    except ModuleNotFoundError as missing:
-        sys.exit(
-            f"error: the itransformer command needs {missing.name}: "
-            "install formers-itransformer with its extra [data]"
-        )
     from itransformer.forecaster import Forecaster
 
     forecasting_app("itransformer", Forecaster, network=_network(), official=_official())()

@@ -1,19 +1,15 @@
 """``rmt classify | evaluate | features | convert``."""
 
-import sys
 from pathlib import Path
 from typing import Any
+
+from attention_core import needs_extra
 
 
 def main() -> None:
     """Run the command line; it needs the extra ``images``."""
-    try:
+    with needs_extra("rmt", "images"):
         from image_classification_kit.commands import classification_app
-    except ModuleNotFoundError as missing:
-        sys.exit(
-            f"error: the rmt command needs {missing.name}: "
-            "install formers-rmt with its extra [images]"
-        )
     classification_app(
         "rmt",
         load,

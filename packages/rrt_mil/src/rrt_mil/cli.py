@@ -8,21 +8,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from attention_core import needs_extra
+
 if TYPE_CHECKING:
     from rrt_mil.model import R2TMIL, R2TMILConfig
 
 
 def main() -> None:
     """Run the command line; it needs the extra ``data``, and ``train`` the extra ``train``."""
-    try:
-        import rich  # noqa: F401
-        import typer  # noqa: F401
-    except ModuleNotFoundError as missing:
-        sys.exit(
-            f"error: the rrt-mil command needs {missing.name}: "
-            "install formers-rrt-mil with its extra [data]"
-        )
-    _app()()
+    with needs_extra("rrt-mil", "data"):
+        app = _app()
+    app()
 
 
 def _app() -> Any:

@@ -19,6 +19,7 @@ from attention_core.config import (
 )
 from attention_core.counting import count_flops, count_parameters, flops_of
 from attention_core.dropout import Dropout, DropPath, random_keep
+from attention_core.extras import needs_extra
 from attention_core.files import atomic_directory, atomic_path, write_text
 from attention_core.golden import GoldenCase, golden_cases
 from attention_core.model import PaperModel
@@ -75,6 +76,7 @@ __all__ = [
     "growth_exponent",
     "initialise_linear",
     "load_state",
+    "needs_extra",
     "pad_heads",
     "random_keep",
     "read_checkpoint",
