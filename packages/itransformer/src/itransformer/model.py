@@ -13,6 +13,7 @@ from attention_core import (
     require_choice,
     require_fraction,
     require_positive,
+    standardise,
 )
 from einops import rearrange
 from jaxtyping import Float
@@ -220,27 +221,17 @@ class ITransformer(PaperModel):
         """
         self._check(x, marks)
         window, mean, deviation = self.normalise(x)
-        tokens = self.embed(window, marks)
-        for index, layer in enumerate(self.layers):
-            tokens = layer(tokens, None if draws is None else draws[index])
-        forecast = self.projection(self.norm(tokens)[:, : x.shape[-1]])
-        forecast = rearrange(forecast, "batch variates horizon -> batch horizon variates")
+        tokens = self.interact(self.embed(window, marks), draws)
+        forecast = self.project(tokens[:, : x.shape[-1]])
         return (forecast * deviation + mean).to(x.dtype) if self.config.use_norm else forecast
 
     def normalise(
         self, x: Float[Tensor, "batch lookback variates"]
     ) -> tuple[Tensor, Tensor | float, Tensor | float]:
-        """The window of each variate standardised, with its mean and deviation (Sec. 4.1).
-
-        No gradient flows through the mean; the statistics of half precision are float32.
-        """
+        """The window of each variate standardised, with its mean and deviation (Sec. 4.1)."""
         if not self.config.use_norm:
             return x, 0.0, 1.0
-        window = x.float() if x.element_size() < 4 else x
-        mean = window.mean(1, keepdim=True).detach()
-        window = window - mean
-        deviation = (window.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
-        return (window / deviation).to(x.dtype), mean, deviation
+        return standardise(x)
 
     def embed(
         self,
@@ -251,6 +242,21 @@ class ITransformer(PaperModel):
         series = window if marks is None else torch.cat([window, marks.to(window.dtype)], -1)
         tokens = self.embedding(rearrange(series, "batch lookback tokens -> batch tokens lookback"))
         return self.dropout(tokens)
+
+    def interact(
+        self, tokens: Float[Tensor, "batch tokens dim"], draws: Draws = None
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """The encoder: tokens see each other."""
+        for index, layer in enumerate(self.layers):
+            tokens = layer(tokens, None if draws is None else draws[index])
+        return tokens
+
+    def project(
+        self, tokens: Float[Tensor, "batch variates dim"]
+    ) -> Float[Tensor, "batch horizon variates"]:
+        """Each variate's token becomes its forecast, in the scale of the window."""
+        forecast = self.projection(self.norm(tokens))
+        return rearrange(forecast, "batch variates horizon -> batch horizon variates")
 
     @torch.no_grad()
     def attention_maps(

@@ -25,6 +25,7 @@ from attention_core.golden import GoldenCase, golden_cases
 from attention_core.model import PaperModel
 from attention_core.paper import Benchmark, Claim, Evidence, Paper, Run, growth_exponent
 from attention_core.rectangles import DynamicPositionBias, RectangleAttention
+from attention_core.series import standardise
 from attention_core.super_resolution import (
     SuperResolver,
     initialise_linear,
@@ -89,6 +90,7 @@ __all__ = [
     "require_fraction",
     "require_positive",
     "require_scale",
+    "standardise",
     "to_dict",
     "token_linear",
     "upsampler",
