@@ -21,9 +21,10 @@ def test_attention_finds_what_no_series_shows_alone(tmp_path: Path) -> None:
 
 def test_a_few_steps_on_real_data_beat_the_daily_naive() -> None:
     from forecasting_kit import SeasonalNaive, Windows, evaluate, fit
+    from forecasting_kit.studies import simbench
     from itransformer import ITransformer, ITransformerConfig
 
-    splits = claims.simbench(96, 24, "cpu", 40)
+    splits = simbench(96, 24, "cpu", 40)
     torch.manual_seed(0)
     model = ITransformer(ITransformerConfig(horizon=24, dim=64, feed_forward=64, layers=2, heads=4))
     train = Windows(splits.train.values[:1700], 96, 24, marks=splits.train.marks[:1700])

@@ -1,6 +1,5 @@
 """Measurements behind the claims of ``paper.py`` (needs the extra ``data``, and ``simbench``)."""
 
-import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,49 +13,18 @@ from itransformer.model import ChannelIndependent, ITransformer, ITransformerCon
 
 SMALL = ITransformerConfig(dim=128, feed_forward=128, layers=2)
 """The network of every SimBench claim: the published size of the ETT runs."""
-RATE = 1e-3
 SHARE = 0.2
 """Of the variates, in the claims on training with some of them."""
 LAG = 8
 """Steps by which the simulated followers follow."""
-
-SIMBENCH = (
-    "SimBench, 138 hourly load and renewable series of 2016, split 70/10/20 %; test MSE in scaled "
-    "space over every window. Training ends in autumn and the test is winter."
-)
-
-
-@functools.lru_cache
-def simbench(lookback: int, horizon: int, device: str, variates: int | None = None) -> Any:
-    """The protocol's splits; with ``variates``, of that many evenly spaced columns."""
-    from forecasting_kit import load_data, prepare
-
-    table = load_data("SimBench")
-    if variates is not None:
-        step = len(table.names) / variates
-        table = table.select([table.names[int(i * step)] for i in range(variates)])
-    return prepare(table, lookback, horizon, device=device)
-
-
-def trained(run: Run, model: nn.Module, splits: Any, epochs: int, what: str, **options: Any) -> Any:
-    """Fit ``model`` in place and return its errors on the test split."""
-    from forecasting_kit import evaluate, fit
-
-    def bar(steps: Any, total: int, epoch: str) -> Any:
-        return run.progress(steps, f"{what}, {epoch}")
-
-    train, val = options.pop("train", splits.train), options.pop("val", splits.val)
-    test = options.pop("test", splits.test)
-    settings = {"lr": RATE, "patience": epochs, "seed": run.seed, "progress": bar, **options}
-    fit(model.to(run.device), train, val, epochs=epochs, **settings)
-    return evaluate(model, test)
-
 
 _full_models: dict[tuple[Any, ...], tuple[ITransformer, Any]] = {}
 
 
 def full_model(run: Run, horizon: int = 96) -> tuple[ITransformer, Any]:
     """The network trained on every variate, and its test errors; trained once per process."""
+    from forecasting_kit.studies import simbench, trained
+
     epochs = 5 if run.full else 2
     key = (horizon, epochs, run.seed, run.device)
     if key not in _full_models:
@@ -70,6 +38,7 @@ def full_model(run: Run, horizon: int = 96) -> tuple[ITransformer, Any]:
 def beats_baselines(run: Run) -> Evidence:
     from forecasting_kit import baselines, evaluate
     from forecasting_kit.plots import plot_attention, plot_errors, save_figure
+    from forecasting_kit.studies import SIMBENCH, simbench
 
     horizons = (24, 96) if run.full else (96,)
     rows, numbers, holds = [], {}, True
@@ -78,7 +47,7 @@ def beats_baselines(run: Run) -> Evidence:
         model, errors = full_model(run, horizon)
         found = {"iTransformer": errors}
         found |= {
-            name: evaluate(baseline, splits.test)
+            name: evaluate(baseline, splits["test"])
             for name, baseline in baselines(splits.train, "h").items()
         }
         linear, naive = found["linear"].mse, found["seasonal-naive"].mse
@@ -143,6 +112,7 @@ def forecast_figure(model: ITransformer, splits: Any, path: Path) -> Path:
 
 def unseen_variates(run: Run) -> Evidence:
     from forecasting_kit import SeasonalNaive, evaluate
+    from forecasting_kit.studies import SIMBENCH, simbench, trained
 
     splits = simbench(96, 96, run.device)
     _, everything = full_model(run)
@@ -151,10 +121,13 @@ def unseen_variates(run: Run) -> Evidence:
     seen = order[: round(SHARE * len(order))].sort().values
     torch.manual_seed(run.seed)
     model = ITransformer(SMALL)
-    subsets = {"train": splits.train.columns(seen), "val": splits.val.columns(seen)}
+    subsets = {
+        "train": splits.train.columns(seen.tolist()),
+        "val": splits["val"].columns(seen.tolist()),
+    }
     epochs = 10 if run.full else 5
     some = trained(run, model, splits, epochs, f"{len(seen)} of {len(order)} variates", **subsets)
-    naive = evaluate(SeasonalNaive(96, 24), splits.test)
+    naive = evaluate(SeasonalNaive(96, 24), splits["test"])
     increase = some.mse - everything.mse
     return Evidence(
         measured=f"MSE {some.mse:.3f} against {everything.mse:.3f} trained on all: {increase:+.3f}",
@@ -166,6 +139,8 @@ def unseen_variates(run: Run) -> Evidence:
 
 
 def efficient_training(run: Run) -> Evidence:
+    from forecasting_kit.studies import SIMBENCH, simbench, trained
+
     splits = simbench(96, 96, run.device)
     _, everything = full_model(run)
     variates = round(SHARE * splits.train.variates)
@@ -185,6 +160,8 @@ def efficient_training(run: Run) -> Evidence:
 
 
 def longer_lookback(run: Run) -> Evidence:
+    from forecasting_kit.studies import SIMBENCH, simbench, trained
+
     variates, epochs = (None, 3) if run.full else (27, 3)
     found = {}
     for lookback in (48, 96, 168, 336):
@@ -203,6 +180,8 @@ def longer_lookback(run: Run) -> Evidence:
 
 
 def attention_on_simbench(run: Run) -> Evidence:
+    from forecasting_kit.studies import SIMBENCH, simbench, trained
+
     splits = simbench(96, 96, run.device)
     _, together = full_model(run)
     torch.manual_seed(run.seed)
@@ -233,6 +212,7 @@ def without_marks(windows: Any) -> Any:
 def coupled_errors(run: Run, seed: int, *, rows: int = 2000, epochs: int = 8) -> dict[str, float]:
     """Test MSE on simulated leader and followers, with attention between them and without."""
     from forecasting_kit import leader_and_followers, prepare
+    from forecasting_kit.studies import trained
 
     config = ITransformerConfig(
         lookback=3 * LAG, horizon=LAG, dim=64, feed_forward=64, layers=2, heads=4, marks=0,

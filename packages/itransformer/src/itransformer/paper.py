@@ -7,7 +7,6 @@ from typing import Any, cast
 import torch
 from attention_core import Benchmark, Claim, GoldenCase, Paper
 from torch import Tensor
-from torch.func import functional_call
 
 from itransformer import claims
 from itransformer.attention import MaterialisedAttention
@@ -35,10 +34,13 @@ def golden(case: GoldenCase) -> Mapping[str, Any]:
 
 def golden_forecast(case: GoldenCase, attention: str | None) -> dict[str, Any]:
     """Forecast, losses, gradients, attention maps and a few training steps of one network."""
-    state, inputs, given = case.state_dict(), case.inputs(), case.config
-    x, marks = inputs["x"].requires_grad_(), inputs.get("x_mark")
+    from forecasting_kit.golden import forecast_case
+
+    given, drawn = case.config, case.inputs()
+    marks = drawn.get("x_mark")
+    state = {key: value.requires_grad_() for key, value in case.state_dict().items()}
     config, weights = convert(
-        {key: value.requires_grad_() for key, value in state.items()},
+        state,
         heads=given["n_heads"],
         use_norm=given["use_norm"],
         marks=0 if marks is None else marks.shape[-1],
@@ -50,41 +52,16 @@ def golden_forecast(case: GoldenCase, attention: str | None) -> dict[str, Any]:
         dropout=0.0,
     )
     model = ITransformer.from_state(config, weights)
-    prefix = {"prob": "key_sample", "lsh": "rotations"}.get(config.attention, "")
-    drawn = [name for name in inputs if prefix and name.startswith(prefix)]
-    draws = [inputs[f"{prefix}.{layer}"] for layer in range(len(drawn))] or None
-    # Called with the converted weights, so that gradients reach the checkpoint's own entries.
-    forecast = functional_call(model, weights, (x, marks, draws))
-    forecast.square().mean().backward()
-    outputs: dict[str, Any] = {"forecast": forecast, "grad:input": x.grad}
-    outputs |= {f"grad:{key}": value.grad for key, value in state.items()}
+    prefix = {"prob": "key_sample.", "lsh": "rotations."}.get(config.attention, "-")
+    count = sum(name.startswith(prefix) for name in drawn)
+    draws = [drawn[f"{prefix}{layer}"] for layer in range(count)] or None
+    outputs = {}
     if config.attention == "full":
-        maps = model.attention_maps(x, marks)
-        outputs |= {f"attention.{layer}": weights for layer, weights in enumerate(maps)}
-    if (y := inputs.get("y")) is not None:
-        outputs["loss:mse"] = _pair((forecast - y).square().mean())
-        outputs["loss:mae"] = _pair((forecast - y).abs().mean())
-        steps = case.record["outputs"]["train:losses"]["shape"][0]
-        outputs["train:losses"] = _training_losses(model, x.detach(), marks, y, steps)
-    return outputs
-
-
-def _training_losses(
-    model: ITransformer, x: Tensor, marks: Tensor | None, y: Tensor, steps: int
-) -> Tensor:
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(steps):
-        loss = (model(x, marks) - y).square().mean()
-        losses.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return torch.tensor(losses, dtype=torch.float64)
-
-
-def _pair(value: Tensor) -> Tensor:
-    return torch.stack([value.detach().double(), torch.zeros((), dtype=torch.float64)])
+        maps = model.attention_maps(drawn["x"], marks)
+        outputs = {f"attention.{layer}": weights for layer, weights in enumerate(maps)}
+    return outputs | forecast_case(
+        case, model, state, weights, lambda inputs: (inputs["x"], marks, draws)
+    )
 
 
 def inputs(config: ITransformerConfig, size: int | None, batch: int) -> dict[str, Tensor]:
