@@ -41,18 +41,11 @@ def settings(config: DRCTConfig) -> dict[str, Any]:
     }
 
 
-class Materialised(nn.Module):
+def unfused(config: DRCTConfig) -> nn.Module:
     """The network with its attention maps in memory: the race's other side."""
+    from image_restoration_kit.evidence import MapsInMemory
 
-    def __init__(self, config: DRCTConfig) -> None:
-        super().__init__()
-        self.network = DRCT(config)
-
-    def forward(self, image: Tensor) -> Tensor:
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-
-        with sdpa_kernel(SDPBackend.MATH):
-            return self.network(image)
+    return MapsInMemory(DRCT(config))
 
 
 def _tiny(**changes: Any) -> DRCTConfig:
@@ -124,7 +117,7 @@ PAPER = Paper(
         axis="image side",
         sizes=(16, 32, 48, 64),
         variant="drct_x4",
-        baseline=Materialised,
+        baseline=unfused,
         baseline_name="attention maps in memory",
     ),
     commands={

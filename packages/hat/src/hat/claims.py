@@ -3,7 +3,6 @@
 import statistics
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from attention_core import Evidence, Run
@@ -49,6 +48,8 @@ def support(block: nn.Module, dim: int, side: int, place: tuple[int, int]) -> Te
 
 
 def more_pixels(run: Run) -> Evidence:
+    from image_restoration_kit.evidence import map_row
+
     torch.manual_seed(run.seed)
     config = HATConfig(
         scale=1, dim=16, depths=(2,), heads=(2,), window=8, overlap=2, squeeze=4, conv_scale=0.5
@@ -73,13 +74,16 @@ def more_pixels(run: Run) -> Evidence:
         measured=", ".join(f"{name} {count}" for name, count in counts.items()) + " positions",
         holds=list(counts.values()) == expected,
         numbers={"positions": counts, "of": side * side},
-        figures=(plot_supports(maps, run.output / "supports.png"),),
+        figures=(
+            map_row({n: seen.float() for n, seen in maps.items()}, run.output / "supports.png"),
+        ),
         note="non-zero gradients of one output position of a block with random weights",
     )
 
 
 def attribution(run: Run) -> Evidence:
     from image_restoration_kit.attribution import attribution_map, diffusion_index
+    from image_restoration_kit.evidence import map_row
     from image_restoration_kit.photographs import photograph
 
     image = photograph("astronaut.png")[None, :, 96:160, 200:264].to(run.device)
@@ -88,11 +92,12 @@ def attribution(run: Run) -> Evidence:
         each = [attribution_map(r.model.network, image) for r in runs(run, name)]
         maps[name], found[name] = each[0], [diffusion_index(one) for one in each]
     means = {name: statistics.mean(values) for name, values in found.items()}
+    shown = {name: (m / m.max()).sqrt().cpu() for name, m in maps.items()}
     return Evidence(
         measured="diffusion index " + ", ".join(f"{n} {mean:.2f}" for n, mean in means.items()),
         holds=min(found["both"]) > max(found["neither"]),
         numbers=found,
-        figures=(plot_attribution(maps, run.output / "attribution.png"),),
+        figures=(map_row(shown, run.output / "attribution.png"),),
         note="after the short trainings of the claim ablation; the paper's maps are of networks "
         "trained for days. Holds means: in every run",
     )
@@ -136,23 +141,3 @@ def ablation(run: Run) -> Evidence:
 
     found = {name: runs(run, name) for name in PARTS}
     return comparison(("both", found.pop("both")), found)
-
-
-def plot_supports(maps: dict[str, Tensor], path: Path) -> Path:
-    return _maps({name: seen.float() for name, seen in maps.items()}, path)
-
-
-def plot_attribution(maps: dict[str, Tensor], path: Path) -> Path:
-    return _maps({name: (m / m.max()).sqrt().cpu() for name, m in maps.items()}, path)
-
-
-def _maps(maps: dict[str, Tensor], path: Path) -> Path:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 2.6), layout="constrained")
-    for axes, (name, values) in zip(figure.subplots(1, len(maps)), maps.items(), strict=True):
-        axes.imshow(values, cmap="viridis", vmin=0, vmax=1)
-        axes.set_title(name, fontsize=8)
-        axes.set_axis_off()
-    figure.savefig(path, dpi=150)
-    return path

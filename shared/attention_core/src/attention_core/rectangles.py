@@ -16,6 +16,7 @@ from attention_core.attention import cached_per_size
 from attention_core.windows import (
     ALIGNMENT,
     WindowGrid,
+    pad_heads,
     relative_position_bias,
     token_linear,
     window_attention,
@@ -122,11 +123,8 @@ class RectangleAttention(nn.Module):
         order: str = "(kind heads d) ... -> (kind heads d) ...",
         **sizes: int,
     ) -> Float[Tensor, "padded *rest"]:
-        """Zeros at the end of each head, put there by the weights: no activation is copied."""
-        extra = -self.head_dim % self.alignment
-        heads = rearrange(parameter, "(heads d) ... -> heads d ...", d=self.head_dim)
-        heads = F.pad(heads, (0, 0) * (parameter.ndim - 1) + (0, extra))
-        return rearrange(heads.flatten(0, 1), order, kind=2, heads=self.heads // 2, **sizes)
+        padded = pad_heads(parameter, self.head_dim, -self.head_dim % self.alignment)
+        return rearrange(padded, order, kind=2, heads=self.heads // 2, **sizes)
 
 
 @cached_per_size

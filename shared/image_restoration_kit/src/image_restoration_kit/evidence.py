@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from attention_core import Evidence, Run, SuperResolver, flops_of
+from torch import Tensor, nn
 
 from image_restoration_kit.short_runs import ShortRun, short_run
 
@@ -125,6 +126,20 @@ def gmacs(network: Callable[[], SuperResolver], side: int = 64) -> float:
     return flops_of(build, lambda: {"image": torch.empty(1, channels, side, side)}) / 2e9
 
 
+def map_row(maps: Mapping[str, Tensor], path: Path) -> Path:
+    """Maps of values in [0, 1], or of truths, side by side under their names."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.25 * len(maps), 2.6), layout="constrained")
+    rows = figure.subplots(1, len(maps), squeeze=False)
+    for axes, (name, values) in zip(rows[0], maps.items(), strict=True):
+        axes.imshow(values, cmap="viridis", vmin=0, vmax=1)
+        axes.set_title(name, fontsize=8)
+        axes.set_axis_off()
+    figure.savefig(path, dpi=150)
+    return path
+
+
 def spread(values: Sequence[float]) -> str:
     """Mean, least and most."""
     return f"{statistics.mean(values):+.3f} ({min(values):+.3f} to {max(values):+.3f})"
@@ -141,3 +156,17 @@ def line_plot(path: Path, x: str, y: str) -> Iterator[Any]:
     axes.set_ylabel(y)
     yield axes
     figure.savefig(path, dpi=150)
+
+
+class MapsInMemory(nn.Module):
+    """``network`` with its attention unfused: the other side of a race."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        with sdpa_kernel(SDPBackend.MATH):
+            return self.network(image)
