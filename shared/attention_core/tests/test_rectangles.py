@@ -7,7 +7,7 @@ from attention_core import DynamicPositionBias, RectangleAttention
 from torch import Tensor
 
 
-def by_pixel(layer: RectangleAttention, x: Tensor, shifted: bool) -> Tensor:
+def by_pixel(layer: RectangleAttention, x: Tensor) -> Tensor:
     """One query at a time: its window's positions, the bias of each offset, the padding's keys."""
     height, width, dim = x.shape
     longer, half = max(layer.windows[0]), dim // 2
@@ -17,7 +17,7 @@ def by_pixel(layer: RectangleAttention, x: Tensor, shifted: bool) -> Tensor:
     padded = F.pad(qkv, (0, 0, 0, sides[1] - width, 0, sides[0] - height))
     out = torch.empty_like(x)
     for kind, window in enumerate(layer.windows):
-        shift = [side // 2 if shifted else 0 for side in window]
+        shift = [side // 2 if layer.shifted else 0 for side in window]
         cells: dict[tuple[int, ...], list[tuple[int, int]]] = {}
         for y in range(sides[0]):
             for c in range(sides[1]):
@@ -49,13 +49,13 @@ def by_pixel(layer: RectangleAttention, x: Tensor, shifted: bool) -> Tensor:
 @pytest.mark.parametrize("shifted", [True, False])
 def test_each_pixel_sees_its_rectangle(masked: bool, shifted: bool) -> None:
     torch.manual_seed(0)
-    layer = RectangleAttention(96, 4, (2, 4), masked=masked)
+    layer = RectangleAttention(96, 4, (2, 4), shifted=shifted, masked=masked)
     for parameter in layer.positions.parameters():
         torch.nn.init.normal_(parameter)
     x = torch.randn(2, 7, 9, 96)
     with torch.no_grad():
-        expected = torch.stack([by_pixel(layer, image, shifted) for image in x])
-        torch.testing.assert_close(layer(x, shifted=shifted), expected, rtol=1e-4, atol=1e-5)
+        expected = torch.stack([by_pixel(layer, image) for image in x])
+        torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_bias_depends_on_the_offset_alone() -> None:

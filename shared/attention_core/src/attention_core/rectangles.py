@@ -50,6 +50,7 @@ class RectangleAttention(nn.Module):
         heads: attention heads, an even number.
         window: a and b.
         qkv_bias: whether queries, keys and values have a bias.
+        shifted: whether the rectangles are moved by half their sides.
         masked: whether a shift hides from each other what it brought together; else it wraps.
     """
 
@@ -60,12 +61,14 @@ class RectangleAttention(nn.Module):
         window: tuple[int, int],
         *,
         qkv_bias: bool = True,
+        shifted: bool = False,
         masked: bool = True,
     ) -> None:
         super().__init__()
         if heads % 2 or dim % heads:
             raise ValueError(f"heads={heads}: must be even and divide dim={dim}")
-        self.heads, self.head_dim, self.masked = heads, dim // heads, masked
+        self.heads, self.head_dim = heads, dim // heads
+        self.shifted, self.masked = shifted, masked
         self.alignment = ALIGNMENT
         self.windows = window, window[::-1]
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
@@ -75,9 +78,7 @@ class RectangleAttention(nn.Module):
         self.local = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(
-        self, x: Float[Tensor, "b h w dim"], *, shifted: bool = False
-    ) -> Float[Tensor, "b h w dim"]:
+    def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         height, width = x.shape[1:3]
         # Each kind's queries, keys and values lie side by side: its windows are one gather.
         order = "(three kind heads d) ... -> (kind three heads d) ..."
@@ -93,18 +94,16 @@ class RectangleAttention(nn.Module):
         longer = max(self.windows[0])
         qkv = F.pad(qkv, (0, 0, 0, -width % longer, 0, -height % longer))
         kinds = [
-            self._attend(part, kind, shifted)[:, :height, :width]
+            self._attend(part, kind)[:, :height, :width]
             for kind, part in enumerate(qkv.chunk(2, -1))
         ]
         attended = torch.cat(kinds, -1) + rearrange(local, "b d h w -> b h w d")
         return token_linear(attended, self._padded(self.proj.weight.mT).mT, self.proj.bias)
 
-    def _attend(
-        self, qkv: Float[Tensor, "b h w dims"], kind: int, shifted: bool
-    ) -> Float[Tensor, "b h w dim"]:
+    def _attend(self, qkv: Float[Tensor, "b h w dims"], kind: int) -> Float[Tensor, "b h w dim"]:
         window, position = self.windows[kind], cast(DynamicPositionBias, self.positions[kind])
-        shift = (window[0] // 2, window[1] // 2) if shifted else (0, 0)
-        wraps = shifted and not self.masked
+        shift = (window[0] // 2, window[1] // 2) if self.shifted else (0, 0)
+        wraps = self.shifted and not self.masked
         if wraps:
             qkv, shift = qkv.roll((-shift[0], -shift[1]), (1, 2)), (0, 0)
         grid = WindowGrid((qkv.shape[1], qkv.shape[2]), window, shift)
