@@ -10,6 +10,7 @@ from image_restoration_kit.data import (
     FolderImages,
     LmdbImages,
     PairedImages,
+    Spoil,
     random_patch,
     write_lmdb,
     write_shrunk,
@@ -168,3 +169,32 @@ def test_drawn_pictures_are_the_same_every_time() -> None:
         data[8]
     assert data[3][1].equal(PairedImages("drawn", scale=2)[3][1])
     assert not data[3][1].equal(data[4][1])
+
+
+def test_spoilt_images_differ_by_what_was_asked_for() -> None:
+    clean = PairedImages("drawn", scale=1)
+    low, high = clean.pair("drawn1")
+    assert (low - high).abs().max() < 1 / 255
+    noisy = PairedImages("drawn", scale=1, spoil=Spoil(noise=25)).pair("drawn1")[0]
+    assert (noisy - low).std().item() == pytest.approx(25 / 255, rel=0.03)
+    again = PairedImages("drawn", scale=1, spoil=Spoil(noise=25)).pair("drawn1")[0]
+    assert again.equal(noisy)  # evaluation is the same each time
+    errors = [(Spoil(jpeg=quality)(low) - low).square().mean().item() for quality in (5, 30, 95)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > 1e-3
+    assert Spoil(jpeg=50)(low[:1]).shape == low[:1].shape
+
+
+def test_noise_in_training_is_drawn_anew_for_each_patch() -> None:
+    data = PairedImages("drawn", scale=1, patch=96, spoil=Spoil(noise=25))
+    (one, truth), (other, same) = data[0], data[0]
+    assert truth.equal(same)
+    assert not one.equal(other)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"noise": -1}, "noise=-1: must be"), ({"jpeg": 0}, "jpeg=0: must be")]
+)
+def test_impossible_spoiling(wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Spoil(**wrong)

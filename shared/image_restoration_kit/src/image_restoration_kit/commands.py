@@ -157,12 +157,18 @@ def super_resolution_app(name: str, load: Load) -> typer.Typer:
         template: Annotated[
             str | None, typer.Option(help="Name of an LR file, such as {}x{scale}.")
         ] = None,
+        noise: Annotated[
+            float, typer.Option(help="Spoil LR by Gaussian noise of this deviation, of 255.")
+        ] = 0.0,
+        jpeg: Annotated[
+            int | None, typer.Option(help="Spoil LR by JPEG compression of this quality.")
+        ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
     ) -> None:
         """PSNR and SSIM on luma, per image and their mean, beside bicubic enlargement."""
         import torch
 
-        from image_restoration_kit.data import PairedImages
+        from image_restoration_kit.data import PairedImages, Spoil
         from image_restoration_kit.enlarge import enlarge
         from image_restoration_kit.metrics import psnr, quantise, ssim
         from image_restoration_kit.resize import resize
@@ -170,7 +176,8 @@ def super_resolution_app(name: str, load: Load) -> typer.Typer:
         model = network(checkpoint, device)
         try:
             tiling_of = tiling_choice(model, tile, halo)
-            data = PairedImages(hr, lr, scale=model.scale, template=template)
+            spoil = Spoil(noise=noise, jpeg=jpeg)
+            data = PairedImages(hr, lr, scale=model.scale, template=template, spoil=spoil)
         except (OSError, ValueError) as error:
             raise stop(error) from error
         rows: dict[str, dict[str, float]] = {}

@@ -4,8 +4,10 @@ import functools
 import io
 import os
 import re
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from attention_core import atomic_directory, write_text
+from attention_core import atomic_directory, require, write_text
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from PIL import Image
@@ -130,6 +132,32 @@ def open_images(place: str | Path, meta_info: str | Path | None = None) -> Image
     return FolderImages(place, meta_info)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spoil:
+    """What restoration without enlarging undoes: Gaussian noise, JPEG compression."""
+
+    noise: float = 0.0
+    """Standard deviation, in levels of 8 bit; the sum is neither rounded nor clipped."""
+    jpeg: int | None = None
+    """Quality from 1 to 100, as OpenCV and libjpeg count."""
+
+    def __post_init__(self) -> None:
+        require(self, "noise", self.noise >= 0, "must be at least 0")
+        quality = self.jpeg is None or 1 <= self.jpeg <= 100
+        require(self, "jpeg", quality, "must be None or from 1 to 100")
+
+    def __call__(
+        self, image: Float[Tensor, "c h w"], name: str | None = None
+    ) -> Float[Tensor, "c h w"]:
+        """The spoilt image; noise is drawn anew, or the same for the same ``name``."""
+        if self.noise:
+            draw = None
+            if name is not None:
+                draw = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+            image = image + torch.randn(image.shape, generator=draw) * (self.noise / 255)
+        return image if self.jpeg is None else _through_jpeg(image, self.jpeg)
+
+
 class PairedImages(Dataset[tuple[Tensor, Tensor]]):
     """(low, high resolution) images in [0, 1], for evaluation whole and for training in patches.
 
@@ -142,6 +170,7 @@ class PairedImages(Dataset[tuple[Tensor, Tensor]]):
         samples: length of the data set, over which the images repeat; one each by default.
         template: the LR file's name for a stem; found among ``TEMPLATES`` by default.
         meta_info: text file that lists the HR images to use.
+        spoil: what is done to the low-resolution side, each time anew in training.
 
     Raises:
         ValueError: when the two sides don't pair up.
@@ -158,7 +187,9 @@ class PairedImages(Dataset[tuple[Tensor, Tensor]]):
         samples: int | None = None,
         template: str | None = None,
         meta_info: str | Path | None = None,
+        spoil: Spoil | None = None,
     ) -> None:
+        self.spoil = spoil
         self.hr = open_images(hr, meta_info)
         self.lr = None if lr is None else open_images(lr)
         self.scale, self.patch, self.augment = scale, patch, augment
@@ -180,6 +211,8 @@ class PairedImages(Dataset[tuple[Tensor, Tensor]]):
         if self.augment:
             number = int(torch.randint(8, ()))
             low, high = symmetry(low, number), symmetry(high, number)
+        if self.spoil is not None and self.patch is not None:
+            low = self.spoil(low)
         return low.contiguous(), high.contiguous()
 
     def pair(self, name: str) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "3 H W"]]:
@@ -204,6 +237,8 @@ class PairedImages(Dataset[tuple[Tensor, Tensor]]):
                     f"{low.shape[1]} x {low.shape[2]}"
                 )
             high = high[:, : sides[0], : sides[1]]
+        if self.spoil is not None and self.patch is None:
+            low = self.spoil(low, name)
         if self.patch is not None and min(low.shape[1:]) < self.patch:
             raise ValueError(
                 f"{name}: {low.shape[1]} x {low.shape[2]} is smaller than the patch, {self.patch}"
@@ -313,6 +348,16 @@ def _template(
             f"{len(low)} low-resolution ones (such as {low[0]})"
         )
     return found[0]
+
+
+def _through_jpeg(image: Float[Tensor, "c h w"], quality: int) -> Float[Tensor, "c h w"]:
+    pixels = rearrange(quantise(image), "c h w -> h w c").numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(
+        file, "JPEG", quality=quality
+    )
+    decoded = np.asarray(Image.open(file))
+    return _tensor(decoded.reshape(pixels.shape)).float() / 255
 
 
 def _starts(side: int, size: int, step: int) -> list[int]:

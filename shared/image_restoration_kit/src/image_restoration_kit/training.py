@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from image_restoration_kit.data import PairedImages
+from image_restoration_kit.data import PairedImages, Spoil
 from image_restoration_kit.enlarge import Tiling, enlarge
 from image_restoration_kit.metrics import psnr, quantise, ssim
 
@@ -122,6 +122,8 @@ class SuperResolutionData(LightningDataModule):
         val_lr: their low-resolution side.
         test_hr: test images; the validation's by default.
         test_lr: their low-resolution side.
+        noise: standard deviation of Gaussian noise put on the low-resolution side, of 255.
+        jpeg: quality of the JPEG compression that it goes through.
         workers: processes that load data.
     """
 
@@ -141,9 +143,12 @@ class SuperResolutionData(LightningDataModule):
         val_lr: str | None = None,
         test_hr: str | None = None,
         test_lr: str | None = None,
+        noise: float = 0.0,
+        jpeg: int | None = None,
         workers: int = 0,
     ) -> None:
         super().__init__()
+        self.spoil = Spoil(noise=noise, jpeg=jpeg)
         self.training = {"hr": hr, "lr": lr, "template": template, "meta_info": meta_info}
         self.scale, self.patch, self.batch_size = scale, patch, batch_size
         self.samples, self.augment, self.workers = samples, augment, workers
@@ -157,6 +162,7 @@ class SuperResolutionData(LightningDataModule):
             patch=self.patch,
             augment=self.augment,
             samples=self.samples,
+            spoil=self.spoil,
         )
         return train_loader(
             dataset,
@@ -176,7 +182,7 @@ class SuperResolutionData(LightningDataModule):
         return self._whole(self.test)
 
     def _whole(self, places: dict[str, str | None]) -> DataLoader:
-        dataset = PairedImages(**places, scale=self.scale)  # type: ignore[arg-type]
+        dataset = PairedImages(**places, scale=self.scale, spoil=self.spoil)  # type: ignore[arg-type]
         return eval_loader(dataset, self._trainer, 1, num_workers=self.workers)
 
     @property
