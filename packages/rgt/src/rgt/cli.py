@@ -1,0 +1,9 @@
+"""``rgt upscale | evaluate | prepare | show``."""
+
+from image_restoration_kit.commands import super_resolution_app
+
+from rgt.model import load
+
+
+def main() -> None:
+    super_resolution_app("rgt", load)()

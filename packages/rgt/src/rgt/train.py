@@ -1,0 +1,28 @@
+"""Train on one device or many: ``python -m rgt.train fit --config NAME``."""
+
+from typing import Any
+
+from attention_core.training import main as train
+from image_restoration_kit.training import SuperResolutionData, SuperResolutionModule
+
+from rgt.model import RGT, RGTConfig
+
+
+class Training(SuperResolutionModule):
+    """An RGT under the field's training loop.
+
+    Args:
+        network: sizes of the network.
+        training: weights to start from, learning rate and schedule.
+    """
+
+    def __init__(self, network: RGTConfig, **training: Any) -> None:
+        super().__init__(RGT(network), **training)
+
+
+def main() -> None:
+    train(Training, SuperResolutionData, package="rgt", monitor="val_psnr", mode="max")
+
+
+if __name__ == "__main__":
+    main()
