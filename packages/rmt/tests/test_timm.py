@@ -71,7 +71,7 @@ def test_heads_are_replaced(model: TimmRMT) -> None:
 
 
 def test_authors_file_by_timms_way(tiny, tmp_path, monkeypatch) -> None:
-    monkeypatch.setitem(rmt.timm.VARIANTS, "rmt_t", replace(tiny, classes=1000))
+    monkeypatch.setitem(rmt.timm.CLASSIFIERS, "rmt_t", replace(tiny, classes=1000))
     monkeypatch.setitem(rmt.official.VARIANTS, "rmt_t", replace(tiny, classes=1000))
     source = RMT(replace(tiny, classes=1000)).eval()
     torch.save({"model": to_official_names(source.state_dict())}, tmp_path / "RMT-T.pth")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from attention_core import CheckpointError, load_state, read_checkpoint, rename
+from attention_core import CheckpointError, load_state, read_checkpoint, rename, renew_heads
 from safetensors.torch import save_file
 from torch import nn
 
@@ -100,3 +100,13 @@ def test_rename_drops_what_maps_to_none() -> None:
     assert list(rename(WEIGHTS, lambda key: None if key == "bias" else f"fc.{key}")) == [
         "fc.weight"
     ]
+
+
+def test_renewed_heads_are_the_models_own() -> None:
+    model = nn.ModuleDict({"body": nn.Linear(2, 2), "classifier": nn.Linear(2, 3)})
+    state = {"body.weight": torch.ones(2, 2), "classifier.bias": torch.ones(7)}
+    with pytest.warns(UserWarning, match="has 7 classes: the head for 3 is new"):
+        renewed = renew_heads(model, state, "classifier.")
+    assert renewed["body.weight"] is state["body.weight"]
+    assert renewed["classifier.bias"].equal(model["classifier"].bias)
+    assert renewed.keys() == {"body.weight", "classifier.weight", "classifier.bias"}

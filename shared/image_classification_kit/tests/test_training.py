@@ -166,3 +166,18 @@ def test_no_label_is_lost_to_float16() -> None:
     targets = smooth(torch.tensor([3]), 1000, 0.1)
     assert targets.sum().item() == pytest.approx(1)
     assert F.cross_entropy(torch.zeros(1, 1000), targets).item() == pytest.approx(6.9078, abs=1e-3)
+
+
+def test_training_starts_from_other_weights_but_for_the_head(model) -> None:
+    from attention_core import CheckpointError
+    from image_classification_kit.training import start_from
+
+    other = type(model)(type(model.config)(classes=7))
+    head = other.classifier.weight.clone()
+    start_from(other, model.state_dict(), "classifier.")
+    assert other.stem[0].weight.equal(model.stem[0].weight)
+    assert other.classifier.weight.equal(head)
+    start_from(same := type(model)(model.config), model.state_dict(), "classifier.")
+    assert same.classifier.weight.equal(model.classifier.weight)
+    with pytest.raises(CheckpointError, match=r"missing: stem\.0\.bias"):
+        start_from(other, {"stem.0.weight": model.stem[0].weight}, "classifier.")

@@ -12,6 +12,8 @@ from attention_core import (
     PaperModel,
     TokenLinear,
     read_checkpoint,
+    renew_heads,
+    replace,
     require,
     require_fraction,
     require_positive,
@@ -369,7 +371,7 @@ class RMT(Encoder):
             CheckpointError: a file that is not RMT's, or does not fit the settings.
             ValueError: a setting that neither the file nor a published variant tells.
         """
-        from rmt.official import convert, renew_heads
+        from rmt.official import convert
 
         config, state = convert(
             read_checkpoint(checkpoint),
@@ -382,7 +384,9 @@ class RMT(Encoder):
             token_labels=token_labels,
         )
         if classes is not None and classes != config.classes:
-            config, state = renew_heads(cls, config, state, classes)
+            labels = config.token_labels and classes > 0
+            config = replace(config, classes=classes, token_labels=labels)
+            state = renew_heads(cls(config), state, "classifier.", "token_classifier.")
         return cls.from_state(config, state)
 
     def forward_features(

@@ -1,15 +1,14 @@
 """The authors' checkpoints (qhfan/RMT: classifier, token labelling, detector, segmenter) -> RMT."""
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
-from attention_core import CheckpointError, rename, replace
+from attention_core import CheckpointError, rename
 from torch import Tensor
 
-from rmt.model import RMT, VARIANTS, EncoderConfig, RMTConfig
+from rmt.model import VARIANTS, EncoderConfig, RMTConfig
 
 C = TypeVar("C", bound=EncoderConfig)
 
@@ -133,20 +132,6 @@ def to_official_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             theirs[name] = value
     return theirs
-
-
-def renew_heads(
-    model: type[RMT], config: RMTConfig, state: dict[str, Tensor], classes: int
-) -> tuple[RMTConfig, dict[str, Tensor]]:
-    """The same network with fresh heads for another number of classes; a warning says so."""
-    warnings.warn(
-        f"the checkpoint has {config.classes} classes: the head for {classes} is new",
-        stacklevel=3,
-    )
-    config = replace(config, classes=classes, token_labels=config.token_labels and classes > 0)
-    kept = {k: v for k, v in state.items() if not re.match(r"(token_)?classifier\.", k)}
-    fresh = model(config).state_dict()
-    return config, {**{k: v for k, v in fresh.items() if k not in kept}, **kept}
 
 
 def _translate(key: str, names: Mapping[str, str], root: str) -> str:

@@ -1,10 +1,12 @@
 """Train on one device or many: ``python -m rmt.train fit --config NAME``."""
 
+from pathlib import Path
 from typing import Any
 
 from attention_core import read_checkpoint
+from attention_core.model import WEIGHTS_FILE
 from attention_core.training import main as train
-from image_classification_kit.training import ClassificationModule, ImageData
+from image_classification_kit.training import ClassificationModule, ImageData, start_from
 from jaxtyping import Float
 from torch import Tensor
 
@@ -35,7 +37,7 @@ class Training(ClassificationModule):
     ) -> None:
         model = RMT(network)
         if weights is not None:
-            start_from(model, weights)
+            start_from(model, weights_of(weights), "classifier.", "token_classifier.")
         super().__init__(model, **training)
         self.class_weight, self.token_weight = class_weight, token_weight
 
@@ -50,29 +52,11 @@ class Training(ClassificationModule):
         )
 
 
-def start_from(model: RMT, weights: str) -> None:
-    """Load everything but heads of another shape.
-
-    Raises:
-        CheckpointError: when anything else is missing or does not fit.
-    """
-    from pathlib import Path
-
-    from attention_core import load_state
-
-    if Path(weights).is_dir():
-        state = read_checkpoint(Path(weights) / "model.safetensors")
-    else:
-        state = convert(read_checkpoint(weights), RMTConfig)[1]
-    own = model.state_dict()
-    heads = ("classifier.", "token_classifier.")
-    kept = {
-        key: value
-        for key, value in state.items()
-        if not key.startswith(heads) or (key in own and own[key].shape == value.shape)
-    }
-    fresh = {key: value for key, value in own.items() if key.startswith(heads)}
-    load_state(model, {**fresh, **kept})
+def weights_of(source: str) -> dict[str, Tensor]:
+    """The entries of the authors' file or of a saved folder, under the network's names."""
+    if Path(source).is_dir():
+        return read_checkpoint(Path(source) / WEIGHTS_FILE)
+    return convert(read_checkpoint(source), RMTConfig)[1]
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from attention_core.checkpoints import (
     load_state,
     read_checkpoint,
     rename,
+    renew_heads,
 )
 from attention_core.config import (
     from_dict,
@@ -84,6 +85,7 @@ __all__ = [
     "relative_position_bias",
     "relative_position_index",
     "rename",
+    "renew_heads",
     "replace",
     "require",
     "require_choice",

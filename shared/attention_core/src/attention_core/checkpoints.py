@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,18 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             + "; ".join(filter(None, problems))
         )
     model.load_state_dict(dict(state))
+
+
+def renew_heads(model: nn.Module, state: Mapping[str, Tensor], *heads: str) -> dict[str, Tensor]:
+    """``state`` with ``model``'s own, fresh entries below ``heads``, the class head's first.
+
+    A warning tells both numbers of classes.
+    """
+    kept = {key: value for key, value in state.items() if not key.startswith(heads)}
+    fresh = {key: value for key, value in model.state_dict().items() if key.startswith(heads)}
+    was, now = (len(entries.get(f"{heads[0]}bias", ())) for entries in (state, fresh))
+    warnings.warn(f"the checkpoint has {was} classes: the head for {now} is new", stacklevel=3)
+    return {**fresh, **kept}
 
 
 def rename(state: Mapping[str, Tensor], name: Callable[[str], str | None]) -> dict[str, Tensor]:

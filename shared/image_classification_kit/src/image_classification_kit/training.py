@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from attention_core import PaperModel, write_text
+from attention_core import PaperModel, load_state, write_text
 from attention_core.training import EpochBatches, epoch_seed, eval_loader, train_loader
 from jaxtyping import Float, Int
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -204,6 +204,27 @@ class ClassificationModule(LightningModule):
             if folder.is_dir():
                 card = {**asdict(data.preprocessing), "classes": data.classes}
                 write_text(folder / CARD, json.dumps(card, indent=1))
+
+
+def start_from(model: PaperModel, state: Mapping[str, Tensor], *heads: str) -> None:
+    """Load everything but class heads of another shape, which stay fresh.
+
+    Args:
+        model: the network.
+        state: entries under its names.
+        heads: prefixes of the class heads, such as ``"classifier."``.
+
+    Raises:
+        CheckpointError: when anything else is missing or does not fit.
+    """
+    own = model.state_dict()
+    fresh = {key: value for key, value in own.items() if key.startswith(heads)}
+    kept = {
+        key: value
+        for key, value in state.items()
+        if not key.startswith(heads) or (key in fresh and fresh[key].shape == value.shape)
+    }
+    load_state(model, {**fresh, **kept})
 
 
 class ImageData(LightningDataModule):
