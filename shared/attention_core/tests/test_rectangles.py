@@ -68,3 +68,15 @@ def test_the_bias_depends_on_the_offset_alone() -> None:
 def test_heads_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="heads=3: must be even and divide dim=96"):
         RectangleAttention(96, 3, (2, 4))
+
+
+def test_a_constant_bias_is_left_out() -> None:
+    layer = RectangleAttention(48, 6, (2, 4), shifted=True, masked=False)
+    assert not any(parameter.requires_grad for parameter in layer.positions.parameters())
+    x = torch.randn(1, 4, 8, 48)
+    before = layer(x)
+    torch.testing.assert_close(before[0], by_pixel(layer, x[0]), rtol=1e-4, atol=1e-5)
+    for parameter in layer.positions.parameters():
+        torch.nn.init.normal_(parameter)
+    assert layer(x).equal(before)
+    torch.testing.assert_close(before[0], by_pixel(layer, x[0]), rtol=1e-4, atol=1e-5)

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import torch
 from attention_core import (
+    FeedForward,
+    TokenConv,
     TokenLinear,
     WindowAttention,
     WindowGrid,
+    convolve,
     relative_position_bias,
     relative_position_index,
     token_linear,
@@ -20,7 +23,7 @@ from attention_core import windows as module
 from einops import rearrange
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 CPU = torch.device("cpu")
 
@@ -263,3 +266,18 @@ def test_messages() -> None:
         WindowGrid((8, 8), (4, 4), (4, 0))
     with pytest.raises(ValueError, match="dim=10 is not a multiple of heads=3"):
         WindowAttention(10, 3, (4, 4))
+
+
+def test_convolutions_of_maps_whose_last_axis_is_the_channels() -> None:
+    x = torch.randn(2, 4, 8, 6)
+    plain = x.permute(0, 3, 1, 2)
+    point, wide = TokenConv(6, 10), nn.Conv2d(6, 4, 3, padding=1)
+    assert point.weight.shape == (10, 6, 1, 1)
+    torch.testing.assert_close(point(x), nn.Conv2d.forward(point, plain).permute(0, 2, 3, 1))
+    torch.testing.assert_close(convolve(wide, x), wide(plain).permute(0, 2, 3, 1))
+
+
+def test_feed_forward_sees_one_token_at_a_time() -> None:
+    layer, x = FeedForward(6, 10), torch.randn(2, 3, 6)
+    expected = layer.fc2(torch.nn.functional.gelu(layer.fc1(x[1, 2])))
+    torch.testing.assert_close(layer(x)[1, 2], expected)

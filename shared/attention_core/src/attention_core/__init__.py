@@ -36,9 +36,11 @@ from attention_core.super_resolution import (
 )
 from attention_core.windows import (
     FeedForward,
+    TokenConv,
     TokenLinear,
     WindowAttention,
     WindowGrid,
+    convolve,
     pad_heads,
     relative_position_bias,
     relative_position_index,
@@ -62,6 +64,7 @@ __all__ = [
     "RectangleAttention",
     "Run",
     "SuperResolver",
+    "TokenConv",
     "TokenLinear",
     "WindowAttention",
     "WindowGrid",
@@ -70,6 +73,7 @@ __all__ = [
     "attend",
     "attention_weights",
     "cached_per_size",
+    "convolve",
     "count_flops",
     "count_parameters",
     "flops_of",

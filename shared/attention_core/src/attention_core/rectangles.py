@@ -44,6 +44,7 @@ class RectangleAttention(nn.Module):
 
     Maps of any size: queries, keys and values are continued with zeros to a multiple of the longer
     side, and the added positions take part as keys. ``alignment`` is as in ``WindowAttention``.
+    With fewer than 64 channels the position bias is constant; it is left out and doesn't learn.
 
     Args:
         dim: channels; the first half belongs to the first kind of rectangle.
@@ -75,6 +76,9 @@ class RectangleAttention(nn.Module):
         self.positions = nn.ModuleList(
             DynamicPositionBias(window, dim // 32, heads // 2) for window in self.windows
         )
+        # A norm over a single number forgets it: such a bias is one constant per head.
+        self.positioned = dim // 32 > 1
+        self.positions.requires_grad_(self.positioned)
         self.local = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
         self.proj = nn.Linear(dim, dim)
 
@@ -102,6 +106,7 @@ class RectangleAttention(nn.Module):
 
     def _attend(self, qkv: Float[Tensor, "b h w dims"], kind: int) -> Float[Tensor, "b h w dim"]:
         window, position = self.windows[kind], cast(DynamicPositionBias, self.positions[kind])
+        bias = position.bias() if self.positioned else None
         shift = (window[0] // 2, window[1] // 2) if self.shifted else (0, 0)
         wraps = self.shifted and not self.masked
         if wraps:
@@ -112,7 +117,7 @@ class RectangleAttention(nn.Module):
             three=3, heads=self.heads // 2,
         )  # fmt: skip
         scale = self.head_dim**-0.5
-        attended = window_attention(query, key, value, position.bias(), grid, scale=scale)
+        attended = window_attention(query, key, value, bias, grid, scale=scale)
         merged = grid.merge(rearrange(attended, "n heads tokens d -> n tokens (heads d)"))
         return merged.roll((window[0] // 2, window[1] // 2), (1, 2)) if wraps else merged
 

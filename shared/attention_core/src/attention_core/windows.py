@@ -6,7 +6,7 @@ pass. :func:`window_attention` runs the forward pass fused and recomputes the ma
 pass, a few windows at a time, where the gradient of the bias is a sum over windows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,6 +172,23 @@ class TokenLinear(nn.Linear):
 
     def forward(self, x: Float[Tensor, "*batch tokens dim"]) -> Float[Tensor, "*batch tokens out"]:
         return token_linear(x, self.weight, self.bias)
+
+
+class TokenConv(nn.Conv2d):
+    """A 1x1 convolution of maps whose last axis is the channels, by way of :func:`token_linear`."""
+
+    def __init__(self, dim: int, out: int, *, bias: bool = True) -> None:
+        super().__init__(dim, out, 1, bias=bias)
+
+    def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w out"]:
+        return token_linear(x, self.weight.flatten(1), self.bias)
+
+
+def convolve(
+    conv: Callable[[Tensor], Tensor], x: Float[Tensor, "b h w dim"]
+) -> Float[Tensor, "b h w out"]:
+    """A two-dimensional ``conv`` of maps whose last axis is the channels; nothing is copied."""
+    return rearrange(conv(rearrange(x, "b h w dim -> b dim h w")), "b out h w -> b h w out")
 
 
 class FeedForward(nn.Module):
