@@ -19,7 +19,7 @@ import inspect
 import json
 import typing
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,6 +59,7 @@ def forecasting_app(
     *,
     network: Callable[..., dict[str, Any]],
     official: Callable[..., PaperModel] | None = None,
+    more: Sequence[Callable[..., None]] = (),
 ) -> typer.Typer:
     """The command line of one paper.
 
@@ -68,6 +69,7 @@ def forecasting_app(
         network: its parameters become options of ``train``; returns options of the network.
         official: its first parameter is the authors' checkpoint, the others become options of
             ``import``; returns the network. Without it ``import`` reads only this project's models.
+        more: the paper's own commands, by their names.
     """
     app = typer.Typer(name=name, no_args_is_help=True, add_completion=False, help=_help(forecaster))
     app.command()(_clean(_with_options(_train(forecaster, network), network)))
@@ -75,6 +77,8 @@ def forecasting_app(
     app.command()(_clean(_predict(forecaster)))
     converter = official or (lambda checkpoint: _no_converter(name))
     app.command("import")(_clean(_with_options(_import(forecaster, converter), converter, skip=1)))
+    for command in more:
+        app.command()(_clean(command))
     return app
 
 

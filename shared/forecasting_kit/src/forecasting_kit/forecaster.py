@@ -277,6 +277,14 @@ class Forecaster:
         columns = tuple(map(str, self._targets(splits.table)))
         return Evaluation(split, columns, errors, others)
 
+    def splits(self, data: Data) -> Splits:
+        """The data as the network sees it: scaled, cut into the windows of each split.
+
+        Raises:
+            ValueError: for data that doesn't fit; the message names column, time or size.
+        """
+        return self._prepare(as_table(data))
+
     def backtest(self, data: Data, *, windows: int = 1, step: int | None = None) -> Backtest:
         """Forecast from ``windows`` past moments, ``step`` rows apart, the last one horizon ago.
 

@@ -1,10 +1,11 @@
-"""Parts of the claims that forecasting papers measure on SimBench."""
+"""What the studies of forecasting papers share: real series, a training, rivals, an open design."""
 
 import functools
-from typing import Any
+from importlib.metadata import entry_points
+from typing import Any, Protocol
 
-from attention_core import Run
-from torch import nn
+from attention_core import PaperModel, Run
+from torch import Tensor, nn
 
 from forecasting_kit.datasets import load_data
 from forecasting_kit.evaluation import evaluate
@@ -33,6 +34,36 @@ def simbench(
         step = len(table.names) / variates
         table = table.select([table.names[int(i * step)] for i in range(variates)])
     return prepare(table, lookback, horizon, marks=marks, device=device)
+
+
+class VariateForecaster(Protocol):
+    """A forecaster in three steps, between which another paper's part can be put."""
+
+    config: Any
+    """With ``lookback``, ``horizon`` and ``dim``."""
+
+    def normalise(self, x: Tensor) -> tuple[Tensor, Tensor | float, Tensor | float]:
+        """The window [batch, lookback, variates], and the mean and deviation that were taken."""
+
+    def embed(self, window: Tensor, marks: Tensor | None) -> Tensor:
+        """A token per variate, then any others: [batch, tokens, dim]."""
+
+    def interact(self, tokens: Tensor) -> Tensor:
+        """Tokens that saw each other."""
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """The variates' tokens as forecasts [batch, horizon, variates], in the window's scale."""
+
+
+def published_network(slug: str) -> type[PaperModel]:
+    """The first network of an installed paper: what claims set a paper's own beside.
+
+    Raises:
+        ModuleNotFoundError: when it is not installed.
+    """
+    for entry in entry_points(group="formers.papers", name=slug):
+        return entry.load().models[0]
+    raise ModuleNotFoundError(f"formers-{slug} is not installed")
 
 
 def trained(
