@@ -1,0 +1,5 @@
+"""CRAFT: super-resolution by a transformer that a high-frequency branch refines."""
+
+from craft.model import CRAFT, VARIANTS, CRAFTConfig, load
+
+__all__ = ["CRAFT", "VARIANTS", "CRAFTConfig", "load"]

@@ -1,0 +1,9 @@
+"""``craft upscale | evaluate | prepare | show``."""
+
+from image_restoration_kit.commands import super_resolution_app
+
+from craft.model import load
+
+
+def main() -> None:
+    super_resolution_app("craft", load)()
