@@ -42,6 +42,8 @@ class TimmClassifier(nn.Module):
     output_fmt = "NHWC"
     config: Any
     classifier: Any
+    levels: Any
+    """Images -> an iterator over what each level gives."""
 
     def __init__(
         self,
@@ -71,10 +73,6 @@ class TimmClassifier(nn.Module):
 
     def sizes(self) -> list[tuple[int, int]]:
         """Channels and stride of every level."""
-        raise NotImplementedError
-
-    def levels(self, images: Float[Tensor, "b channels height width"]) -> Iterator[Any]:
-        """What each level gives, one after another."""
         raise NotImplementedError
 
     def level_map(self, level: Any, norm: bool) -> Float[Tensor, "b h w dim"]:

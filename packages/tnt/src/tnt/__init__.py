@@ -1,0 +1,5 @@
+"""TNT: Transformer in Transformer (NeurIPS 2021)."""
+
+from tnt.model import TNT, VARIANTS, TNTConfig
+
+__all__ = ["TNT", "VARIANTS", "TNTConfig"]
