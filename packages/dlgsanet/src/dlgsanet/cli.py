@@ -1,0 +1,9 @@
+"""``dlgsanet upscale | evaluate | prepare | show``."""
+
+from image_restoration_kit.commands import super_resolution_app
+
+from dlgsanet.model import load
+
+
+def main() -> None:
+    super_resolution_app("dlgsanet", load)()

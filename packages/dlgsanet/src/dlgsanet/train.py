@@ -1,0 +1,28 @@
+"""Train on one device or many: ``python -m dlgsanet.train fit --config NAME``."""
+
+from typing import Any
+
+from attention_core.training import main as train
+from image_restoration_kit.training import SuperResolutionData, SuperResolutionModule
+
+from dlgsanet.model import DLGSANet, DLGSANetConfig
+
+
+class Training(SuperResolutionModule):
+    """A DLGSANet under the field's training loop.
+
+    Args:
+        network: sizes of the network.
+        training: weights to start from, learning rate and schedule.
+    """
+
+    def __init__(self, network: DLGSANetConfig, **training: Any) -> None:
+        super().__init__(DLGSANet(network), **training)
+
+
+def main() -> None:
+    train(Training, SuperResolutionData, package="dlgsanet", monitor="val_psnr", mode="max")
+
+
+if __name__ == "__main__":
+    main()
