@@ -110,8 +110,8 @@ def inner_helps(run: Run) -> Evidence:
         holds=mean > 2 * error,
         numbers={"with": with_inner, "without": without, "steps": STEPS, "parameters": counts},
         note=f"Digits as in learns-digits, not ImageNet, {SEEDS} seeds; without it the MLP is "
-        f"wider ({counts[0]:,} against {counts[1]:,} parameters). Holds where the mean gain exceeds two "
-        "standard errors.",
+        f"wider ({counts[0]:,} against {counts[1]:,} parameters). Holds where the mean gain "
+        "exceeds two standard errors.",
     )
 
 

@@ -322,9 +322,7 @@ class TNT(PaperModel):
             state["outer_positions"] = resample(table, self.config.grid, config.grid)
         return self.from_state(config, state)
 
-    def forward(
-        self, images: Float[Tensor, "b channels height width"]
-    ) -> Float[Tensor, "b ..."]:
+    def forward(self, images: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b ..."]:
         """Class logits; the class token without classes."""
         return self.forward_head(self.forward_features(images))
 

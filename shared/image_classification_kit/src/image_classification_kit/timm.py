@@ -154,7 +154,7 @@ class TimmClassifier(nn.Module):
         taken, last = self._taken(indices)
         setattr(self, self.levels_in, getattr(self, self.levels_in)[: last + 1])
         if prune_norm and hasattr(self, "norm"):
-            self.norm = nn.Identity()
+            setattr(self, "norm", nn.Identity())  # noqa: B010 -- the other base's attribute
         if prune_head:
             self.reset_classifier(0, "")
         return taken
