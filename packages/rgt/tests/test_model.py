@@ -111,7 +111,7 @@ def test_variants() -> None:
         ({"heads": (3, 2)}, "3 is odd"),
         ({"heads": (2,)}, "needs one entry for each of the 2 groups"),
         ({"dim": 60, "heads": (4, 4)}, "4 heads do not divide dim=60 and key width 30"),
-        ({"heads": (6, 6)}, "6 heads do not divide dim=32 and key width 16"),
+        ({"heads": (10, 10)}, "10 heads do not divide dim=96 and key width 48"),
         ({"window": (3, 4)}, "both sides must be even"),
         ({"mlp_ratio": 0}, "hidden width must be even"),
         ({"image_range": 0}, "image_range=0: must be positive"),

@@ -46,8 +46,9 @@ def unfused(config: RGTConfig) -> nn.Module:
 
 
 def _tiny(**changes: Any) -> RGTConfig:
-    sizes = {"scale": 2, "dim": 32, "depths": (3, 2), "heads": (2, 2), "window": (2, 4)}
-    return RGTConfig(**{**sizes, **changes})
+    # From 96 channels on the networks behind the position bias have three, and tell positions.
+    sizes = {"scale": 2, "dim": 96, "depths": (3, 2), "heads": (2, 2), "window": (2, 4)}
+    return RGTConfig(**{**sizes, "drop_path": 0.0, **changes})
 
 
 PARAMETERS = {
@@ -105,7 +106,7 @@ PAPER = Paper(
     tiny=(
         _tiny(),
         _tiny(scale=3, qkv_bias=False, residual="3conv", key_ratio=0.25, depths=(1, 2)),
-        _tiny(scale=4, channels=1, dim=48, depths=(2,), heads=(4,), image_range=255.0),
+        _tiny(scale=4, channels=1, dim=128, depths=(2,), heads=(4,), image_range=255.0),
     ),
     parameters=PARAMETERS,
     golden=golden,
