@@ -174,7 +174,8 @@ def batched_ppo(run: Run) -> Evidence:
     tasks = family.split()[0][:3]
     config = ppo.PPOConfig()
     size: dict[str, Any] = {"histories": copies, "steps": episodes * family.horizon}
-    ours, theirs = [], []
+    ours: list[Any] = []
+    theirs: list[Any] = []
     for seed in run.progress(range(run.seed, run.seed + 3), "seeds"):
         found = ppo.collect(family, tasks, **size, config=config, seed=seed)
         rival = {

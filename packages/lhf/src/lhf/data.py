@@ -10,8 +10,7 @@ from torch import Tensor
 
 from lhf.grids import toward
 from lhf.histories import Histories
-from lhf.model import ADConfig, DPTConfig
-from lhf.trunk import TrunkConfig
+from lhf.model import DPTConfig, GridConfig
 
 QUERIES = ("next", "history", "grid")
 
@@ -35,13 +34,13 @@ class Windows:
     def __init__(
         self,
         histories: Histories,
-        config: TrunkConfig,
+        config: Any,
         *,
         weights: Mapping[int, np.ndarray] | None = None,
         query: str = "next",
     ) -> None:
         self.config, self.length, self.query = config, config.transitions, query
-        self.discrete = isinstance(config, ADConfig)
+        self.discrete = isinstance(config, GridConfig)
         self.optimal = isinstance(config, DPTConfig)
         if query not in QUERIES:
             raise ValueError(f"query={query!r}: must be one of {', '.join(QUERIES)}")
@@ -150,7 +149,7 @@ class Windows:
         return value.long() if name == "actions" and self.discrete else value.float()
 
 
-def _answers(histories: Histories, config: TrunkConfig) -> Int[Tensor, "tasks cells"]:
+def _answers(histories: Histories, config: Any) -> Int[Tensor, "tasks cells"]:
     """The optimal action in every cell of every task."""
     grids = histories.grid
     if grids is None or grids.kind == "key_to_door" or config.dynamics:

@@ -155,7 +155,7 @@ for _id, _name in IDS.items():
     if _id not in gymnasium.registry:
         gymnasium.register(
             _id,
-            entry_point=GridEnv,
-            vector_entry_point=GridVectorEnv,
+            entry_point="lhf.environments:GridEnv",
+            vector_entry_point="lhf.environments:GridVectorEnv",
             kwargs={"env": _name},
         )

@@ -188,7 +188,11 @@ def score_histories(
     Raises:
         ValueError: naming the task whose histories can't be scored, and why.
     """
-    settings = {"coefficient": stability, "sampling": sampling, "temperature": temperature}
+    settings: dict[str, Any] = {
+        "coefficient": stability,
+        "sampling": sampling,
+        "temperature": temperature,
+    }
     best = histories.best_returns()
     found = {}
     for task, history in histories.tasks.items():

@@ -31,7 +31,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def _learner(case: GoldenCase) -> dict[str, Any]:
     state = {key: value.requires_grad_() for key, value in case.state_dict().items()}
     weights = official.rename_state(state)
-    learner = LEARNERS[official.backbone(weights)]
+    learner: Any = LEARNERS[official.backbone(weights)]
     config, weights = official.convert(learner.config_class, state, **settings(case.config))
     model = learner(config).to(case.dtype).eval()
     load_state(model, {key: value.detach() for key, value in weights.items()})
@@ -66,7 +66,7 @@ def _learner(case: GoldenCase) -> dict[str, Any]:
 
 
 class _Losses(torch.nn.Module):
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 

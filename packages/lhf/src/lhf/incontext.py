@@ -92,6 +92,9 @@ class Window:
     def act(self, states: Tensor) -> Float[Tensor, "batch out"]:
         return self.model.act(self.tokens, states)
 
+    def follow(self, states: Tensor) -> None:
+        """Take note that another acts in ``states``."""
+
 
 class Rolling(Window):
     """Keys and values of the last transitions, kept: a step costs two tokens whatever the length.
@@ -112,6 +115,9 @@ class Rolling(Window):
         if self.model.config.dynamics:  # the planner reads the tokens
             super().append(token)
         self.new, self.count = token, self.count + 1
+
+    def follow(self, states: Tensor) -> None:
+        self.act(states)
 
     def act(self, states: Tensor) -> Float[Tensor, "batch out"]:
         query, first = self.model.embed_query(states), self.model.query_first
@@ -177,7 +183,6 @@ def evaluate_in_context(
     if (beam > 0 or candidates > 1) and not model.config.dynamics:
         raise ValueError("planning needs a model with dynamics=True")
     world = Grids(world) if isinstance(world, GridWorld) else world
-    continuous = isinstance(model, ContinuousAD)
     device, dtype = model.embed_context.weight.device, model.embed_context.weight.dtype
     training = model.training
     model.eval()
@@ -194,31 +199,45 @@ def evaluate_in_context(
             returns.append(np.zeros(len(states)))
             states = tensor(world.start())
         full = step >= model.config.transitions
-        out = past.act(states) if not (full and beam) or context == "rolling" else None
-        if full and beam and not continuous:
-            levels = min(world.depth, world.horizon - position)
+        if isinstance(model, ContinuousAD):
+            some = candidates if full and position > PLAN_FROM else 1
+            actions = _control(model, past, states, some, sample, generator)
+        elif full and beam:
+            past.follow(states)
+            levels = min(world.depth, world.horizon - position)  # type: ignore[attr-defined]
             actions = plan(
                 model, past.tokens, states,
                 levels=levels, beam=beam, sample=sample, generator=generator,
             )  # fmt: skip
-        elif full and candidates > 1 and position > PLAN_FROM:
-            actions = plan_action(
-                model, past.tokens, states, candidates=candidates, generator=generator
-            )
-        elif continuous:
-            mean, deviation = model.gaussian(out)
-            noise = torch.randn(mean.shape, generator=generator, device=device, dtype=dtype)
-            actions = mean + noise * deviation if sample else mean
-        elif sample:
-            actions = torch.multinomial(out.softmax(-1), 1, generator=generator)[:, 0]
         else:
-            actions = out.argmax(-1)
-        after, rewards = world.act(actions.cpu().numpy())
-        returns[-1] += rewards
-        after = tensor(after)
+            logits = past.act(states)
+            actions = logits.argmax(-1)
+            if sample:
+                actions = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+        seen, earned = world.act(actions.cpu().numpy())
+        returns[-1] += earned
+        after, rewards = tensor(seen), tensor(earned)
         past.append(
-            model.embed(states[:, None], actions[:, None], tensor(rewards)[:, None], after[:, None])
+            model.embed(states[:, None], actions[:, None], rewards[:, None], after[:, None])
         )
         states = after
     model.train(training)
     return InContextResult(np.stack(returns, 1), getattr(world, "best", None))
+
+
+def _control(
+    model: ContinuousAD,
+    past: Window,
+    states: Tensor,
+    candidates: int,
+    sample: bool,
+    generator: torch.Generator | None,
+) -> Float[Tensor, "batch act"]:
+    if candidates > 1:
+        past.follow(states)
+        return plan_action(model, past.tokens, states, candidates=candidates, generator=generator)
+    mean, deviation = model.gaussian(past.act(states))
+    if not sample:
+        return mean
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    return mean + noise * deviation

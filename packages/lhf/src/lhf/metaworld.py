@@ -131,14 +131,15 @@ def _learn(
     }
 
     class Log(BaseCallback):
+        before: Array
+
         def _on_step(self) -> bool:
             seen, width = self.locals, observed(name)
             after = seen["new_obs"].copy()
             for i, info in enumerate(seen["infos"]):
                 if seen["dones"][i]:
                     after[i] = info["terminal_observation"]
-            before = self.before if hasattr(self, "before") else self.first
-            log["states"].append(before[:, :width])
+            log["states"].append(self.before[:, :width])
             log["next_states"].append(after[:, :width])
             log["actions"].append(seen["actions"])
             log["rewards"].append(seen["rewards"].copy())
@@ -148,7 +149,8 @@ def _learn(
             return True
 
         def _on_training_start(self) -> None:
-            self.first = self.model._last_obs.copy()
+            last: Any = self.model._last_obs
+            self.before = last.copy()
 
     def make() -> Any:
         return TimeLimit(Tasks(name, split, [task]).worlds[0], HORIZON)

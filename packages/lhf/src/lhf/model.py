@@ -19,13 +19,13 @@ Outputs = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ADConfig(TrunkConfig):
-    """Algorithm Distillation on a grid."""
+class GridConfig(TrunkConfig):
+    """Of a learner on a grid."""
 
     size: int = 9
     """Cells along a side of the grid."""
     actions: int = 5
-    backbone: str = "ad"
+    backbone: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,7 +34,14 @@ class ADConfig(TrunkConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPTConfig(ADConfig):
+class ADConfig(GridConfig):
+    """Algorithm Distillation on a grid."""
+
+    backbone: str = "ad"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPTConfig(GridConfig):
     """Decision-Pretrained Transformer on a grid."""
 
     backbone: str = "dpt"
@@ -68,6 +75,12 @@ class InContextLearner(PaperModel):
 
     A window is the embedded past transitions and one query state.
     """
+
+    embed_context: nn.Linear
+    embed_query_action: nn.Module
+    head_action: nn.Linear
+    head_reward: nn.Linear
+    query_first: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -115,7 +128,9 @@ class InContextLearner(PaperModel):
         """Context and query in the backbone's order."""
         return torch.cat([query, context] if self.query_first else [context, query], 1)
 
-    query_first: ClassVar[bool] = False
+    def losses(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a training batch costs, part by part; :func:`total` sums it up."""
+        raise NotImplementedError
 
     def act(
         self, context: Float[Tensor, "batch past dim"], states: Tensor
@@ -139,10 +154,7 @@ class InContextLearner(PaperModel):
 
     def predicted(self, out: Float[Tensor, "*batch dim"]) -> Outputs:
         """The dynamics heads, read at an action's token."""
-        found = {"reward": self.head_reward(out)}
-        if hasattr(self, "head_next_state"):
-            found["next_state"] = self.head_next_state(out)
-        return found
+        return {"reward": self.head_reward(out)}
 
     def _inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Arguments of ``forward``; AD asks for the outcome of the action that it is to choose."""
@@ -167,7 +179,7 @@ class InContextLearner(PaperModel):
 
 
 class _GridLearner(InContextLearner):
-    def __init__(self, config: ADConfig) -> None:
+    def __init__(self, config: GridConfig) -> None:
         super().__init__(config)
         self.embed_context = nn.Linear(4 + config.actions + 1, config.dim)
         self.head_action = nn.Linear(config.dim, config.actions)
@@ -177,6 +189,9 @@ class _GridLearner(InContextLearner):
 
     def action_vector(self, actions: Tensor) -> Tensor:
         return F.one_hot(actions.long(), self.config.actions)
+
+    def predicted(self, out: Float[Tensor, "*batch dim"]) -> Outputs:
+        return {"reward": self.head_reward(out), "next_state": self.head_next_state(out)}
 
     def losses(self, batch: Mapping[str, Tensor]) -> Outputs:
         """Cross-entropies and accuracies of a training batch (:class:`lhf.data.Windows`).
@@ -342,7 +357,7 @@ def total(losses: Mapping[str, Tensor], strength: float = 1.0) -> Tensor:
     return losses["loss_action"] + strength * sum(dynamics)
 
 
-_LONG = {"transitions": 200}
+_LONG: dict[str, Any] = {"transitions": 200}
 AD.variants = {
     "ad_darkroom": ADConfig(),
     "ad_permuted": ADConfig(**_LONG),

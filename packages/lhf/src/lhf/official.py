@@ -20,7 +20,7 @@ _BLOCK = {
 _HEADS = r"pred_(action|reward|next_state)s?"
 
 
-def convert(kind: type, state: Mapping[str, Tensor], **settings: Any) -> tuple[Any, dict]:
+def convert(kind: Any, state: Mapping[str, Tensor], **settings: Any) -> tuple[Any, dict]:
     """Configuration of the class ``kind`` and weights; ``settings`` as fields of the configuration.
 
     Raises:

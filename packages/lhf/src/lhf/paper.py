@@ -15,6 +15,7 @@ from lhf.model import (
     ContinuousAD,
     ContinuousADConfig,
     DPTConfig,
+    GridConfig,
     InContextLearner,
     Outputs,
 )
@@ -33,7 +34,7 @@ def inputs(config: TrunkConfig, size: int | None, batch: int) -> dict[str, Tenso
             "next_states": torch.randn(batch, past, config.observation),
         }
         asked = torch.randn(batch, config.action)
-    elif isinstance(config, ADConfig):
+    elif isinstance(config, GridConfig):
         made = {
             "query_states": torch.randint(config.size, (batch, 2)).float(),
             "states": torch.randint(config.size, (batch, past, 2)).float(),
@@ -50,7 +51,7 @@ def inputs(config: TrunkConfig, size: int | None, batch: int) -> dict[str, Tenso
 class EveryToken(torch.nn.Module):
     """The same learner, its last block run for every token, as the authors' code does."""
 
-    def __init__(self, config: ADConfig) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.model = (DPT if isinstance(config, DPTConfig) else AD)(config)
 

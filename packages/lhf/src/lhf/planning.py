@@ -70,9 +70,9 @@ def plan(
     return first[:, 0]
 
 
-def best_of(score: Int[Tensor, "batch n"], beam: int) -> tuple[Tensor, Tensor]:
+def best_of(score: Tensor, beam: int) -> tuple[Tensor, Tensor]:
     """Scores and places of the ``beam`` largest; among equals the earlier one."""
-    ranked = score.sort(-1, descending=True, stable=True)
+    ranked = torch.sort(score, dim=-1, descending=True, stable=True)
     return ranked.values[:, :beam], ranked.indices[:, :beam]
 
 

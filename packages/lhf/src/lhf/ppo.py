@@ -169,8 +169,8 @@ class BatchedPPO:
             seen["over"].append(over)
             if over:
                 self.world.reset()
-        over = seen.pop("over")
-        return Rollout(**{name: torch.stack(value) for name, value in seen.items()}, over=over)
+        ends = seen.pop("over")
+        return Rollout(**{name: torch.stack(value) for name, value in seen.items()}, over=ends)
 
     def advantages(self, rollout: Rollout) -> Float[Tensor, "steps agents copies"]:
         """Generalised advantage estimates; an episode's end is terminal."""
@@ -218,7 +218,7 @@ class BatchedPPO:
         config, size = self.config, cells.shape[1]
         spread = advantage.std(1, keepdim=True)
         advantage = (advantage - advantage.mean(1, keepdim=True)) / (spread + 1e-8)
-        *layers, out = self.agents.forward(self.places[cells])
+        x, h1, h2, out = self.agents.forward(self.places[cells])
         log_policy = out[POLICY].log_softmax(-1)
         ratio = (log_policy.gather(-1, actions[..., None])[..., 0] - old).exp()
         beyond = torch.where(
@@ -229,7 +229,7 @@ class BatchedPPO:
         out[VALUE, ..., 1:] = 0
         torch.mul(log_policy.exp_(), pull[..., None], out=out[POLICY])
         out[POLICY].scatter_add_(-1, actions[..., None], -pull[..., None])
-        self.agents.backward(*layers, out, self.into)
+        self.agents.backward(x, h1, h2, out, self.into)
         norm = torch.linalg.vector_norm(self.gradient, dim=2, keepdim=True).norm(
             dim=0, keepdim=True
         )

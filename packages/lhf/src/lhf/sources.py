@@ -129,9 +129,10 @@ def GridVecEnv(world: GridWorld) -> Any:  # noqa: N802 -- a class, made when SB3
     vec = importlib.import_module("stable_baselines3.common.vec_env").VecEnv
     from lhf.environments import spaces_of
 
-    class Grid(vec):  # type: ignore[misc, valid-type]
+    class Grid(vec):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.world, self.log = world, {"cells": [], "actions": [], "rewards": [], "ends": []}
+            names = ("cells", "actions", "rewards", "ends")
+            self.log: dict[str, list[np.ndarray]] = {name: [] for name in names}
             super().__init__(world.cell.size, *spaces_of(world.family))
 
         def _observations(self) -> np.ndarray:

@@ -175,7 +175,7 @@ class HistoryData(LightningDataModule):
             return read_histories(options["file"], env=options["env"], best=options["best"])
         family = GridFamily(size=5, horizon=10, train_share=0.8)
         tasks = family.split()[0]
-        size = {"histories": 10, "steps": 400}
+        size: dict[str, Any] = {"histories": 10, "steps": 400}
         learned = Histories("darkroom", q_learning(family, tasks, **size), 10, family)
         noise = Histories("darkroom", random_agents(family, tasks, **size), 10, family)
         return learned.mix(noise)
@@ -187,11 +187,12 @@ class HistoryData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         trainer, options = self._trainer, self.hparams
+        progress: Any = trainer.fit_loop.epoch_progress.current
         if self.windows is None:
             raise RuntimeError("setup comes first")
 
         def seed() -> int:
-            return epoch_seed("windows", trainer.fit_loop.epoch_progress.current.processed)
+            return epoch_seed("windows", progress.processed)
 
         each = options["batch_size"]
         samples = options["steps_per_epoch"] * each * trainer.world_size

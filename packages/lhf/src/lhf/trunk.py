@@ -154,7 +154,7 @@ class Trunk(nn.Module):
 
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
-        self.head_dim = config.dim // config.heads
+        self.heads, self.head_dim = config.heads, config.dim // config.heads
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
 
     def forward(
@@ -208,8 +208,8 @@ class Trunk(nn.Module):
 
     def memory(self, batch: int, slots: int) -> list[Memory]:
         """Room for the keys and values of ``slots`` tokens in every layer."""
-        like = self.blocks[0].attention.qkv.weight
-        shape = (batch, self.blocks[0].attention.heads, slots, self.head_dim)
+        like = next(self.parameters())
+        shape = (batch, self.heads, slots, self.head_dim)
         return [Memory(like.new_zeros(shape), like.new_zeros(shape)) for _ in self.blocks]
 
 
