@@ -4,7 +4,7 @@ The only module of the kit that imports timm; a package's own ``timm.py`` import
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from einops import rearrange
