@@ -1,11 +1,17 @@
 """How CRAFT refines its global structure by its high frequencies: attention over channels."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
-from attention_core import TokenConv, convolve
+from attention_core import TokenConv, convolve, pad_heads, token_linear
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+
+
+LANES = 16
+"""Channels are padded to a multiple of this: what a vector unit takes at once."""
 
 
 class HybridFusionBlock(nn.Module):
@@ -42,14 +48,19 @@ class ChannelCrossAttention(nn.Module):
     def forward(
         self, low: Float[Tensor, "b h w dim"], high: Float[Tensor, "b h w dim"]
     ) -> Float[Tensor, "b h w dim"]:
-        split = "b h w (heads d) -> b heads d (h w)"
-        query = rearrange(self.query(high), split, heads=self.heads)
-        key_value = rearrange(self.key_value(low), split, heads=2 * self.heads)
-        key, value = key_value.chunk(2, 1)
-        query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
-        weights = (query @ key.mT * self.temperature).softmax(-1)
-        attended = rearrange(weights @ value, "b heads d (h w) -> b h w (heads d)", h=low.shape[1])
-        return self.proj(attended)
+        query = self.query(high).flatten(1, 2)
+        key, value = self.key_value(low).flatten(1, 2).chunk(2, -1)
+        lengths = [torch.linalg.vector_norm(z, dim=1).clamp_min(1e-12) for z in (query, key)]
+        cosines = query.mT @ key / (lengths[0][:, :, None] * lengths[1][:, None])
+        # Of all pairs of channels those within a head: fewer, larger products than head by head.
+        cosines = rearrange(
+            cosines, "b (n i) (m j) -> b i j n m", n=self.heads, m=self.heads
+        ).diagonal(dim1=-2, dim2=-1)
+        weights = (rearrange(cosines, "b i j n -> b n i j") * self.temperature).softmax(-1)
+        # Mixing channels twice is one product: the output projection goes into the weights.
+        proj = rearrange(self.proj.weight, "out (n i) 1 1 -> n out i", n=self.heads)
+        mixing = rearrange(proj @ weights, "b n out j -> b (n j) out")
+        return (value @ mixing).unflatten(1, low.shape[1:3])
 
 
 class GatedFeedForward(nn.Module):
@@ -62,8 +73,15 @@ class GatedFeedForward(nn.Module):
         self.fc2 = TokenConv(hidden, dim, bias=False)
 
     def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
-        gate, value = self.spread(self.fc1(x)).chunk(2, -1)
-        return self.fc2(F.gelu(gate) * value)
+        # Convolutions of 127 channels are several times as slow as those of 128.
+        hidden = self.fc2.in_channels
+        extra = -hidden % LANES
+        wide = token_linear(x, pad_heads(self.fc1.weight.flatten(1), hidden, extra))
+        filters = pad_heads(self.spread.weight, hidden, extra)
+        wide = convolve(partial(F.conv2d, weight=filters, padding=1, groups=len(filters)), wide)
+        gate, value = wide.chunk(2, -1)
+        out = pad_heads(self.fc2.weight.flatten(1).mT, hidden, extra).mT
+        return token_linear(F.gelu(gate) * value, out)
 
 
 class DepthwiseConv(nn.Conv2d):

@@ -91,12 +91,14 @@ class RectangleAttention(nn.Module):
         if offset is not None:
             offset = self._padded(offset, order, three=3)
         qkv = token_linear(x, weight, offset)
-        value = rearrange(qkv, "b h w (kind three d) -> three b (kind d) h w", kind=2, three=3)[2]
+        values = [part.chunk(3, -1)[2] for part in qkv.chunk(2, -1)]
+        value = rearrange(torch.cat(values, -1), "b h w d -> b d h w")
         weight, offset = (self._padded(p) for p in self.local.parameters())
         local = F.conv2d(value, weight, offset, padding=1, groups=len(weight))
 
         longer = max(self.windows[0])
-        qkv = F.pad(qkv, (0, 0, 0, -width % longer, 0, -height % longer))
+        if height % longer or width % longer:
+            qkv = F.pad(qkv, (0, 0, 0, -width % longer, 0, -height % longer))
         kinds = [
             self._attend(part, kind)[:, :height, :width]
             for kind, part in enumerate(qkv.chunk(2, -1))
@@ -108,18 +110,15 @@ class RectangleAttention(nn.Module):
         window, position = self.windows[kind], cast(DynamicPositionBias, self.positions[kind])
         bias = position.bias() if self.positioned else None
         shift = (window[0] // 2, window[1] // 2) if self.shifted else (0, 0)
-        wraps = self.shifted and not self.masked
-        if wraps:
-            qkv, shift = qkv.roll((-shift[0], -shift[1]), (1, 2)), (0, 0)
         grid = WindowGrid((qkv.shape[1], qkv.shape[2]), window, shift)
         query, key, value = rearrange(
             grid.partition(qkv), "n tokens (three heads d) -> three n heads tokens d",
             three=3, heads=self.heads // 2,
         )  # fmt: skip
-        scale = self.head_dim**-0.5
-        attended = window_attention(query, key, value, bias, grid, scale=scale)
-        merged = grid.merge(rearrange(attended, "n heads tokens d -> n tokens (heads d)"))
-        return merged.roll((window[0] // 2, window[1] // 2), (1, 2)) if wraps else merged
+        attended = window_attention(
+            query, key, value, bias, grid if self.masked else None, scale=self.head_dim**-0.5
+        )
+        return grid.merge(rearrange(attended, "n heads tokens d -> n tokens (heads d)"))
 
     def _padded(
         self,
