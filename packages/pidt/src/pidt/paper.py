@@ -47,7 +47,7 @@ PAPER = Paper(
     year=2024,
     venue="preprint",
     arxiv="2407.00808",
-    domain="decision making",
+    domain="power restoration",
     summary=(
         "After a blackout, a Decision Transformer chooses which switch of a distribution feeder to "
         "close next, and physics keeps its plans feasible. The paper's reward and mechanism could "
