@@ -24,7 +24,15 @@ from attention_core.extras import needs_extra
 from attention_core.files import atomic_directory, atomic_path, write_text
 from attention_core.golden import GoldenCase, golden_cases
 from attention_core.model import PaperModel
-from attention_core.paper import Benchmark, Claim, Evidence, Paper, Run, growth_exponent
+from attention_core.paper import (
+    Benchmark,
+    Claim,
+    Evidence,
+    Paper,
+    Run,
+    find_claim,
+    growth_exponent,
+)
 from attention_core.rectangles import DynamicPositionBias, RectangleAttention
 from attention_core.series import standardise
 from attention_core.super_resolution import (
@@ -76,6 +84,7 @@ __all__ = [
     "convolve",
     "count_flops",
     "count_parameters",
+    "find_claim",
     "flops_of",
     "from_dict",
     "golden_cases",

@@ -153,11 +153,20 @@ class Paper:
         Raises:
             ValueError: for an unknown id; the message lists the known ones.
         """
-        for claim in self.claims:
-            if claim.id == name:
-                return claim
-        known = ", ".join(claim.id for claim in self.claims)
-        raise ValueError(f"{self.slug} has no claim {name!r}; it has {known}")
+        return find_claim(self.slug, self.claims, name)
+
+
+def find_claim(slug: str, claims: Iterable[Claim], name: str) -> Claim:
+    """The one of ``claims`` with the id ``name``.
+
+    Raises:
+        ValueError: for an unknown id; the message lists the known ones.
+    """
+    for claim in claims:
+        if claim.id == name:
+            return claim
+    known = ", ".join(claim.id for claim in claims)
+    raise ValueError(f"{slug} has no claim {name!r}; it has {known}")
 
 
 def growth_exponent(sizes: Iterable[float], costs: Iterable[float]) -> float:

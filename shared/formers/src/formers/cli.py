@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -181,19 +181,49 @@ def reproduce(
     ] = False,
 ) -> None:
     """Measure the paper's claims and compare with what the paper says."""
+    paper = _find(name)
+    _measure(paper, claim, full=full, output=output, device=device, seed=seed, fresh=fresh)
+
+
+@app.command()
+def compare(
+    domain: Annotated[str, typer.Argument(help="super-resolution, ...")],
+    study: Annotated[
+        list[str] | None, typer.Option(help="Only this study; may be given more than once.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="The large budget.")] = False,
+    output: Output = Path("runs"),
+    device: Device = "cpu",
+    seed: int = 0,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure again what is already recorded.")
+    ] = False,
+) -> None:
+    """Measure the installed papers of a domain side by side."""
+    from formers.comparisons import comparison
+
+    try:
+        subject = comparison(domain)
+    except ValueError as error:
+        _fail(str(error))
+    _measure(subject, study, full=full, output=output, device=device, seed=seed, fresh=fresh)
+
+
+def _measure(
+    subject: Any, names: list[str] | None, *, output: Path, device: str, **options: Any
+) -> NoReturn:
+    """Measure claims of a paper, or studies of a comparison, and print what was found."""
     from formers import reproduce as reproduction
 
-    paper = _find(name)
     device = _device(device)
     try:
-        claims = [paper.claim(c) for c in claim] if claim else list(paper.claims)
+        claims = [subject.claim(name) for name in names] if names else list(subject.claims)
     except ValueError as error:
         _fail(str(error))
     outcomes = []
     with _progress() as progress:
         steps = reproduction.reproduce(
-            paper, claims, root=output, progress=progress, full=full, device=device, seed=seed,
-            fresh=fresh,
+            subject, claims, root=output, progress=progress, device=device, **options,
             announce=lambda claim: progress.say(f"[dim]measuring {claim.id} ({claim.cost})[/]"),
         )  # fmt: skip
         try:
@@ -202,7 +232,7 @@ def reproduce(
                 progress.say(_progress_line(outcome))
         except (OSError, ValueError) as error:  # the results file, not a claim
             _fail(str(error))
-    _print_outcomes(outcomes, output / paper.slug)
+    _print_outcomes(outcomes, output / subject.slug)
     raise typer.Exit(int(any(outcome.status == "error" for outcome in outcomes)))
 
 

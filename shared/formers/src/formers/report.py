@@ -9,6 +9,7 @@ from typing import Any
 
 from attention_core import Claim, Paper, write_text
 
+from formers.comparisons import Comparison
 from formers.figures import duration, entry, mebibytes, published
 from formers.records import Record, bench_records, latest_claims
 from formers.registry import Installed
@@ -51,6 +52,32 @@ def page(paper: Paper, results: Path, *, figures: str) -> str:
     measured = [_claims(paper, results, figures), _costs(paper, results, figures)]
     parts = [text, *measured, cite + end, f"## API\n\n::: {paper.slug}"]
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
+
+
+def compared(comparison: Comparison, results: Path, *, figures: str) -> str:
+    """The page of a comparison: each question with what was measured; ``""`` before any was.
+
+    Args:
+        comparison: its papers and studies.
+        results: the folder with ``SLUG/reproduce.json``.
+        figures: how the page reaches ``results/SLUG``.
+    """
+    records = latest_claims(comparison.slug, [results])
+    if not records:
+        return ""
+    names = ", ".join(paper.slug for paper in comparison.papers)
+    text = [f"# Compared: {comparison.domain}"]
+    text.append(f"`formers compare {comparison.domain}` puts these questions to {names}.")
+    for study in comparison.claims:
+        record = records.get(study.id)
+        text.append(f"## {_text(study.statement)}")
+        if record is None:
+            text.append(f"Not measured; it takes {study.cost}.")
+            continue
+        text += [f"{_text(record['measured'])}.", *_body(study, record, figures)]
+        budget = "full budget" if record["full"] else "quick budget"
+        text.append(f"*{_text(record['hardware'])}, {record['date'][:10]}, {budget}.*")
+    return "\n\n".join(text) + "\n"
 
 
 def write(papers: Iterable[Installed], results: Path, docs: Path) -> list[Path]:
@@ -110,6 +137,12 @@ def _claim_details(claim: Claim, record: Record | None, figures: str) -> list[st
         if not claim.command:
             return []
         return [f"### {claim.id}", f"Not run here. It takes {claim.cost}:", _code(claim.command)]
+    body = _body(claim, record, figures)
+    return [f"### {claim.id}", *body] if body else []
+
+
+def _body(claim: Claim, record: Record, figures: str) -> list[str]:
+    """Figures, tables and conditions of what was measured."""
     body = [f"![{claim.id}]({figures}/{figure})" for figure in record.get("figures", ())]
     for table in tables(record):
         cells = [[_cell(entry(value)) for value in row] for row in table["rows"]]
@@ -117,7 +150,7 @@ def _claim_details(claim: Claim, record: Record | None, figures: str) -> list[st
         body += [*title, _table([_cell(str(column)) for column in table["columns"]], cells)]
     if record.get("note"):
         body.append(_text(record["note"]))
-    return [f"### {claim.id}", *body] if body else []
+    return body
 
 
 def _costs(paper: Paper, results: Path, figures: str) -> str:

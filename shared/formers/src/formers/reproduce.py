@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from attention_core import Claim, Evidence, Paper, Run, write_text
 
+from formers.comparisons import Comparison
 from formers.records import (
     Record,
     as_json,
@@ -43,7 +44,7 @@ class Outcome:
 
 
 def reproduce(
-    paper: Paper,
+    paper: Paper | Comparison,
     claims: Iterable[Claim],
     *,
     root: Path,
@@ -61,7 +62,8 @@ def reproduce(
     Figures go to ``root/slug/claim``.
     """
     records = claim_records(root, paper.slug)
-    digest = source_digest(paper.slug)
+    module = paper.slug if isinstance(paper, Paper) else "formers"
+    digest = source_digest(module)
     for claim in claims:
         if claim.measure is None:
             yield Outcome(claim=claim, record=None)
@@ -82,7 +84,7 @@ def reproduce(
             "paper_says": claim.paper_says,
             "paper_source": claim.source,
             **_measure(claim.measure, run, root / paper.slug),
-            "version": package_version(paper.slug),
+            "version": package_version(module),
             "source": digest,
             **environment(),
         }

@@ -4,6 +4,7 @@ It puts a page per installed paper into the site and its navigation, writes the 
 where a page says ``<!-- papers -->``, and refuses pages that load anything from another host.
 """
 
+import contextlib
 import logging
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 from formers import report
+from formers.comparisons import DOMAINS, comparison
 from formers.registry import Installed, installed
 
 log = logging.getLogger("mkdocs.formers")
@@ -33,8 +35,12 @@ def on_config(config: Any) -> Any:
         if found.paper is None:
             log.warning(found.error)  # which ends a strict build
     pages = [{found.name: f"papers/{found.name}.md"} for found in papers if found.paper]
+    config.extra["comparisons"] = _comparisons(config)
+    compared = [{domain: f"papers/{domain}-compared.md"} for domain in config.extra["comparisons"]]
     if config.nav is not None and pages:
         config.nav.insert(1, {"Papers": pages})
+        if compared:
+            config.nav.insert(2, {"Compared": compared})
     return config
 
 
@@ -48,6 +54,8 @@ def on_files(files: Files, config: Any) -> Files:
             files.remove(written)
         text = report.page(found.paper, _results(config), figures=f"../results/{found.name}")
         files.append(File.generated(config, uri, content=text))
+    for domain, text in config.extra["comparisons"].items():
+        files.append(File.generated(config, f"papers/{domain}-compared.md", content=text))
     return files
 
 
@@ -68,6 +76,18 @@ def on_post_page(output: str, *, page: Any, **_: Any) -> str:
 def loaded_from_elsewhere(html: str) -> list[str]:
     """Addresses of other hosts that a browser fetches to show ``html``; links are not such."""
     return sorted({script or style for script, style in _LOADED.findall(html)})
+
+
+def _comparisons(config: Any) -> dict[str, str]:
+    """Domain -> page, of the comparisons that were measured."""
+    pages = {}
+    for domain in DOMAINS:
+        with contextlib.suppress(ValueError):  # fewer than two papers are installed
+            found = comparison(domain)
+            figures = f"../results/{found.slug}"
+            if text := report.compared(found, _results(config), figures=figures):
+                pages[domain] = text
+    return pages
 
 
 def _papers(config: Any) -> list[Installed]:
