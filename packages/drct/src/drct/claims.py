@@ -1,14 +1,12 @@
 """Measurements behind the claims of ``paper.py``; those on photographs need the extra ``train``."""
 
-import statistics
-from collections.abc import Callable, Iterable
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from attention_core import Evidence, Run, WindowAttention, count_parameters, flops_of
+from attention_core import Evidence, Run, count_parameters
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -20,30 +18,14 @@ HAT = {"parameters": 20_772_507, "gmacs": 103.9}
 """Of the HAT x4 that DRCT compares itself with, counted in its authors' code (64 x 64 input)."""
 PRINTED_GMACS = {"drct_x4": 5.92, "drct_l_x4": 9.20}
 """The multiply-adds of the authors' README."""
-NOTE = (
-    "photographs of scikit-image: five for training, the centres (256 x 256) of astronaut and "
-    "chelsea held out; the network's output is added to the bicubic image, which the paper does not"
-)
-
-
-def gmacs(config: DRCTConfig, side: int = 64) -> float:
-    """Multiply-adds of one forward pass in units of 1e9, without the padding of the heads."""
-
-    def build() -> DRCT:
-        model = DRCT(config)
-        for module in model.modules():
-            if isinstance(module, WindowAttention):
-                module.alignment = 1
-        return model
-
-    flops = flops_of(build, lambda: {"image": torch.empty(1, config.channels, side, side)})
-    return flops / 2e9
 
 
 def smaller_than_hat(run: Run) -> Evidence:
+    from image_restoration_kit.evidence import gmacs
+
     with torch.device("meta"):
         parameters = count_parameters(DRCT(VARIANTS["drct_x4"]))
-    cost = gmacs(VARIANTS["drct_x4"])
+    cost = gmacs(partial(DRCT, VARIANTS["drct_x4"]))
     shares = parameters / HAT["parameters"], cost / HAT["gmacs"]
     return Evidence(
         measured=f"{shares[0]:.1%} of HAT's parameters, {shares[1]:.1%} of its multiply-adds",
@@ -54,7 +36,9 @@ def smaller_than_hat(run: Run) -> Evidence:
 
 
 def printed_cost(run: Run) -> Evidence:
-    found = {name: gmacs(VARIANTS[name]) for name in PRINTED_GMACS}
+    from image_restoration_kit.evidence import gmacs
+
+    found = {name: gmacs(partial(DRCT, VARIANTS[name])) for name in PRINTED_GMACS}
     ratios = [found[name] / printed for name, printed in PRINTED_GMACS.items()]
     return Evidence(
         measured=", ".join(f"{name} {cost:.1f} G" for name, cost in found.items()),
@@ -146,74 +130,29 @@ def chain(config: DRCTConfig) -> DRCT:
     return model
 
 
-def runs(run: Run, build: Callable[[DRCTConfig], DRCT], what: str) -> list[Any]:
-    """The short runs of every seed, made once per process and budget."""
-    from image_restoration_kit.short_runs import short_run
+def runs(run: Run, name: str) -> list[Any]:
+    """The short runs of the ``dense`` network, or of the ``chain``."""
+    from image_restoration_kit.evidence import seeded_runs
 
-    steps = FULL_STEPS if run.full else STEPS
-    key = what, run.seed, steps, run.device
-    if key not in _done:
-        _done[key] = [
-            short_run(
-                lambda: build(SMALL),
-                steps=steps,
-                seed=run.seed + number,
-                scale=SMALL.scale,
-                device=run.device,
-                progress=partial(_named, run, f"{what}, seed {number}"),
-            )
-            for number in range(SEEDS)
-        ]
-    return _done[key]
-
-
-def _named(run: Run, what: str, steps: Iterable[int]) -> Iterable[int]:
-    return run.progress(steps, what)
-
-
-SEEDS, STEPS, FULL_STEPS = 3, 60, 300
-_done: dict[tuple[Any, ...], list[Any]] = {}
+    build = {"dense": DRCT, "chain": chain}[name]
+    return seeded_runs(run, name, lambda: build(SMALL), scale=SMALL.scale)
 
 
 def learns(run: Run) -> Evidence:
-    found = runs(run, DRCT, "dense")
-    gains, ratios = [r.gain for r in found], [r.loss_ratio for r in found]
-    rows = [
-        [r.seed, name, f"{r.bicubic[name]:.2f}", f"{r.psnr[name]:.2f}"]
-        for r in found
-        for name in r.psnr
-    ]
-    columns = ["seed", "photograph", "bicubic PSNR-Y / dB", "DRCT PSNR-Y / dB"]
-    figure = plot_losses([r.losses for r in found], run.output / "losses.png")
-    return Evidence(
-        measured=f"{_spread(gains)} dB over bicubic; loss {statistics.mean(ratios):.3f} of its",
-        holds=min(gains) > 0 and max(ratios) < 1,
-        numbers={
-            "gains": gains,
-            "loss ratios": ratios,
-            "table": {"columns": columns, "rows": rows},
-        },
-        figures=(figure,),
-        note=f"{len(found[0].losses)} steps of 8 patches, {SEEDS} seeds, x2; {NOTE}",
-    )
+    from image_restoration_kit.evidence import learning
+
+    return learning(run, runs(run, "dense"), "DRCT")
 
 
 def dense_against_chain(run: Run) -> Evidence:
-    dense, plain = runs(run, DRCT, "dense"), runs(run, chain, "chain")
-    gains = [[r.gain for r in found] for found in (dense, plain)]
+    from image_restoration_kit.evidence import comparison
+
+    dense, plain = runs(run, "dense"), runs(run, "chain")
     figure = plot_intensity(
         {"dense": dense[0].model.network, "chain": plain[0].model.network},
         run.output / "intensity.png",
     )
-    means = [statistics.mean(values) for values in gains]
-    return Evidence(
-        measured=f"dense {_spread(gains[0])} dB over bicubic, chain {_spread(gains[1])} dB",
-        holds=means[0] >= means[1] - 0.1,
-        numbers={"dense": gains[0], "chain": gains[1]},
-        figures=(figure,),
-        note=f"holds means: dense is not behind by more than 0.1 dB; at this budget no more can be "
-        f"said. {len(dense[0].losses)} steps, {SEEDS} seeds each; {NOTE}",
-    )
+    return comparison(("dense", dense), {"chain": plain}, figures=(figure,))
 
 
 @torch.no_grad()
@@ -233,10 +172,11 @@ def intensities(model: DRCT, image: Float[Tensor, "1 c h w"]) -> list[float]:
 
 
 def plot_intensity(models: dict[str, DRCT], path: Path) -> Path:
+    from image_restoration_kit.evidence import line_plot
     from image_restoration_kit.photographs import photograph
 
     image = photograph("astronaut.png")[None, :, 128:192, 192:256]
-    with _figure(path, "group", "mean magnitude of the output") as axes:
+    with line_plot(path, "group", "mean magnitude of the output") as axes:
         for name, model in models.items():
             device = next(model.parameters()).device
             values = intensities(model, image.to(device))
@@ -246,40 +186,10 @@ def plot_intensity(models: dict[str, DRCT], path: Path) -> Path:
 
 
 def plot_tiles(errors: dict[int, float], reach: int, path: Path) -> Path:
-    with _figure(path, "halo / pixels", "largest difference from the whole image") as axes:
+    from image_restoration_kit.evidence import line_plot
+
+    with line_plot(path, "halo / pixels", "largest difference from the whole image") as axes:
         axes.semilogy(list(errors), [max(error, 1e-8) for error in errors.values()], marker="o")
         axes.axvline(reach, linestyle=":", color="grey", label="reach")
         axes.legend()
     return path
-
-
-def plot_losses(losses: list[list[float]], path: Path) -> Path:
-    with _figure(path, "step", "training loss (L1)") as axes:
-        for seed, values in enumerate(losses):
-            axes.plot(values, linewidth=0.8, label=f"seed {seed}")
-        axes.legend()
-    return path
-
-
-class _figure:  # noqa: N801 -- reads as a function
-    """A small line plot, saved when the block ends."""
-
-    def __init__(self, path: Path, x: str, y: str) -> None:
-        self.path, self.x, self.y = path, x, y
-
-    def __enter__(self) -> Any:
-        from matplotlib.figure import Figure
-
-        self.figure = Figure(figsize=(5, 3.2), layout="constrained")
-        axes = self.figure.subplots()
-        axes.set_xlabel(self.x)
-        axes.set_ylabel(self.y)
-        return axes
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is None:
-            self.figure.savefig(self.path, dpi=150)
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.mean(values):+.3f} ({min(values):+.3f} to {max(values):+.3f})"
