@@ -9,7 +9,6 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-
 LANES = 16
 """Channels are padded to a multiple of this: what a vector unit takes at once."""
 
