@@ -40,9 +40,9 @@ def test_show(formers):
     assert "Toy: Two Linear Layers [are all]" in out
     assert "arXiv 2601.00001" in out
     row = next(line for line in out.splitlines() if "toy_l " in line)
-    # 2 x 8 x 32 multiply-adds, twice, for each of 4 tokens.
+    # 2 x 8 x 32 multiply-adds, twice, for each of the usual 16 tokens.
     cells = [cell.strip() for cell in row.split("│")][1:-1]
-    assert cells == ["toy_l", "552", "4.1 k", "x 1×4×8"]
+    assert cells == ["toy_l", "552", "16.4 k", "x 1×16×8"]
     assert "linear-cost" in out
     assert "toy predict file.csv" in out
     assert "@misc{toy" in out

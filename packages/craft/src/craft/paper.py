@@ -110,6 +110,7 @@ PAPER = Paper(
     },
     benchmark=Benchmark(
         axis="image side",
+        usual=64,
         sizes=(32, 64, 96, 128),
         variant="craft_x4",
         baseline=unfused,

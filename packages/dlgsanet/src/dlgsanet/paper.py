@@ -154,6 +154,7 @@ PAPER = Paper(
     settings=settings,
     benchmark=Benchmark(
         axis="image side",
+        usual=64,
         sizes=(32, 64, 96, 128),
         variant="dlgsanet_tiny_x4",
         baseline=Unfolded,

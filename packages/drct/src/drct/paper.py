@@ -115,6 +115,7 @@ PAPER = Paper(
     settings=settings,
     benchmark=Benchmark(
         axis="image side",
+        usual=64,
         sizes=(16, 32, 48, 64),
         variant="drct_x4",
         baseline=unfused,

@@ -113,6 +113,7 @@ PAPER = Paper(
     settings=settings,
     benchmark=Benchmark(
         axis="image side",
+        usual=64,
         sizes=(16, 32, 48, 64),
         variant="rgt_s_x4",
         baseline=unfused,

@@ -203,6 +203,7 @@ PAPER = Paper(
     benchmark=Benchmark(
         axis="image side",
         sizes=(64, 128, 224),
+        usual=224,
         variant="rmt_t",
         baseline=whole,
         baseline_name="whole attention in every stage",

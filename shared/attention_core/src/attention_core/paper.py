@@ -87,6 +87,9 @@ class Benchmark:
     sizes: tuple[int, ...]
     variant: str
     """The variant to run when none is asked for."""
+    usual: int | None = None
+    """The size that the papers print costs for, and so does ``formers show``; by default that of
+    the paper's own ``inputs``."""
     baseline: Callable[[Any], nn.Module] | None = None
     """Configuration -> a plain model of the same function, to race against."""
     baseline_name: str = ""

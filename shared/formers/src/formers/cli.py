@@ -369,6 +369,7 @@ def _variants(paper: Any) -> Table:
     import torch
     from attention_core import count_parameters, flops_of
 
+    usual = None if paper.benchmark is None else paper.benchmark.usual
     table = Table("variant", "parameters", "FLOPs", "forward of", title="variants")
     for name, config in paper.variants.items():
         with torch.device("meta"):
@@ -376,7 +377,7 @@ def _variants(paper: Any) -> Table:
         flops, shapes = "-", ""
         if paper.inputs is not None:
             build = functools.partial(paper.build, config)
-            inputs = functools.partial(paper.inputs, config, None, 1)
+            inputs = functools.partial(paper.inputs, config, usual, 1)
             flops = si(flops_of(build, inputs))
             with torch.device("meta"):
                 sizes = {key: "×".join(map(str, x.shape)) for key, x in inputs().items()}

@@ -92,6 +92,7 @@ PAPER = Paper(
         axis="tokens",
         sizes=(16, 32),
         variant="toy_s",
+        usual=16,
         baseline=baseline,
         baseline_name="a wide linear map",
     ),
