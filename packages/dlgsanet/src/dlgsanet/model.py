@@ -247,8 +247,10 @@ class KernelMaker(nn.Module):
 
     def forward(self, image: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b groups taps h w"]:
         seen = self.around(self.narrow(image))
-        # Channels first, as the convolution goes over them: a product that needs no transposing.
-        made = torch.matmul(self.widen.weight, seen.flatten(2)) + self.widen.bias[:, None]
+        # Channels first, as the convolution goes over them: a product that needs no transposing,
+        # with the bias as what a channel of ones is multiplied by.
+        seen_and_ones = F.pad(seen.flatten(2), (0, 0, 0, 1), value=1)
+        made = torch.cat([self.widen.weight, self.widen.bias[:, None]], 1) @ seen_and_ones
         split = "b (groups taps) (h w) -> b groups taps h w"
         return rearrange(made, split, groups=self.kernel_groups, h=seen.shape[2])
 
@@ -272,21 +274,29 @@ class GlobalAttention(nn.Module):
     def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         qkv = self.around(rearrange(self.qkv(x), "b h w dims -> b dims h w"))
         qkv = rearrange(qkv, "b dims h w -> b h w dims")
-        size, window = (x.shape[1], x.shape[2]), self.window
-        if self.training or window is None or max(size) <= window:
+        if self.training or self.window is None or max(x.shape[1:3]) <= self.window:
             return self.attend(qkv)
-        rows, columns = (window_positions(side, window, x.device) for side in size)
-        windows = qkv[:, rows][:, :, :, columns]
-        grid = {"r": len(rows), "c": len(columns)}
-        windows = rearrange(windows, "b r y c x dims -> (b r c) y x dims")
-        attended = rearrange(self.attend(windows), "(b r c) y x dim -> b (r y) (c x) dim", **grid)
-        for axis, places in ((2, columns.flatten()), (1, rows.flatten())):
-            shape = list(attended.shape)
-            shape[axis] = size[axis - 1]
-            whole = attended.new_zeros(shape).index_add(axis, places, attended)
-            covered = whole.new_zeros(shape[axis]).index_add(0, places, whole.new_ones(len(places)))
-            attended = whole / covered.view(-1, *[1] * (3 - axis))
-        return attended
+        return self.attend_windows(qkv, self.window)
+
+    def attend_windows(
+        self, qkv: Float[Tensor, "b h w dims"], window: int
+    ) -> Float[Tensor, "b h w dim"]:
+        """The mean of what :meth:`attend` gives for the windows that cover each position."""
+        size = qkv.shape[1], qkv.shape[2]
+        tops, lefts = (window_starts(side, window) for side in size)
+        pieces = [qkv[:, y : y + window, x : x + window] for y in tops for x in lefts]
+        mean = rearrange(
+            self.attend(torch.stack(pieces, 1).flatten(0, 1)),
+            "(b top left) y x dim -> b (top y) (left x) dim", top=len(tops), left=len(lefts),
+        )  # fmt: skip
+        for axis, starts, side in ((1, tops, size[0]), (2, lefts, size[1])):
+            inside = torch.arange(min(side, window), device=qkv.device)
+            places = (torch.tensor(starts, device=qkv.device)[:, None] + inside).flatten()
+            shape = (*mean.shape[:axis], side, *mean.shape[axis + 1 :])
+            total = mean.new_zeros(shape).index_add(axis, places, mean)
+            count = mean.new_zeros(side).index_add(0, places, mean.new_ones(len(places)))
+            mean = total / count.view(-1, *[1] * (3 - axis))
+        return mean
 
     def attend(self, qkv: Float[Tensor, "n h w dims"]) -> Float[Tensor, "n h w dim"]:
         """Attention and projection: one matrix of channels for each map."""
@@ -342,12 +352,6 @@ def window_starts(side: int, window: int) -> list[int]:
     step = window if count == 1 else -(-(side - window) // (count - 1))
     starts = list(range(0, side - window, step))
     return [*starts, side - window]
-
-
-def window_positions(side: int, window: int, device: torch.device) -> Tensor:
-    """The positions in each of those windows."""
-    starts = torch.tensor(window_starts(side, window), device=device)
-    return starts[:, None] + torch.arange(min(side, window), device=device)
 
 
 load = DLGSANet.load
