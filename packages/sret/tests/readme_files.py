@@ -1,12 +1,12 @@
-"""Makes the files that the README's commands name."""
+"""The files that the README's commands name."""
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from attention_core import golden_cases
 
 
 def make(folder: Path) -> None:
-    torch.save(golden_cases("sret")[0].state_dict(), folder / "checkpoint.pth")
-    np.save(folder / "tokens.npy", np.random.default_rng(0).standard_normal((3, 16, 8)))
+    cases = {case.name: case for case in golden_cases("sret")}
+    torch.save({"model": cases["t_224"].state_dict()}, folder / "SReT_T.pth")
+    torch.save({"model": cases["s_wo_slice_96"].state_dict()}, folder / "SReT_S_wo_slice.pth")

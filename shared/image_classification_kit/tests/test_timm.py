@@ -35,7 +35,7 @@ class Named(kit.TimmClassifier, Tiny):
 @pytest.fixture(scope="module", autouse=True)
 def _registered() -> None:
     sys.modules[__name__].default_cfgs = kit.default_cfgs(
-        ["kit_tiny"], first_conv="stem.0", fixed_input_size=True, kit_tiny=16
+        ["kit_tiny"], first_conv="stem.0", fixed_input_size=True, sizes={"kit_tiny": 16}
     )
     kit.register(__name__, Named, {"kit_tiny": Config()}, lambda state, model: state, (1, 2))
 

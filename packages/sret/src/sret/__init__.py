@@ -1,5 +1,6 @@
-"""Sliced Recursive Transformer."""
+"""SReT: Sliced Recursive Transformer (ECCV 2022)."""
 
-from sret.model import VARIANTS, Sret, SretConfig
+from sret.distillation import Teacher, distillation_loss
+from sret.model import VARIANTS, SReT, SReTConfig
 
-__all__ = ["VARIANTS", "Sret", "SretConfig"]
+__all__ = ["VARIANTS", "SReT", "SReTConfig", "Teacher", "distillation_loss"]

@@ -1,70 +1,41 @@
-"""The command line: predict, and import the authors' weights."""
+"""``sret classify | evaluate | features | convert``."""
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
-from rich.console import Console
-
-app = typer.Typer(
-    help="Sliced Recursive Transformer",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
+from attention_core import needs_extra
 
 
 def main() -> None:
-    """Entry point of the script."""
-    try:
-        app()
-    except (ValueError, FileNotFoundError) as error:
-        Console(stderr=True).print(
-            f"error: {' '.join(str(error).split())}", markup=False, highlight=False, soft_wrap=True
-        )
-        raise SystemExit(2) from error
+    """Run the command line; it needs the extra ``images``."""
+    with needs_extra("sret", "images"):
+        from image_classification_kit.commands import classification_app
+    classification_app(
+        "sret",
+        load,
+        draw=draw_attention,
+        map_help="Write a figure: what the middle of the picture attends to, at the end of each "
+        "stage.",
+    )()
 
 
-@app.command()
-def predict(
-    file: Annotated[Path, typer.Argument(help="An array [samples, tokens, channels], .npy.")],
-    weights: Annotated[Path, typer.Option(help="A folder that save_pretrained wrote.")],
-    device: str = "cpu",
-    as_json: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """Print the class of each sample."""
-    import numpy as np
+def load(checkpoint: Path) -> Any:
+    """A saved folder, or the authors' file of a sliced network."""
+    from sret.model import SReT
+
+    if checkpoint.is_dir():
+        return SReT.from_pretrained(checkpoint)
+    # One rule for both kinds of file: the name is all that tells a network without slices.
+    return SReT.from_official(checkpoint, sliced="wo_slice" not in checkpoint.name)
+
+
+def draw_attention(model: Any, picture: Any, path: Path) -> Path:
+    """The middle token's attention in each stage's last application, mean over heads."""
     import torch
+    from image_classification_kit import Preprocessing, to_tensor
+    from image_classification_kit.figures import map_figure
 
-    from sret.model import Sret
-
-    model = Sret.from_pretrained(weights).to(device)
-    array = np.load(file, allow_pickle=False)
-    if array.ndim != 3 or array.shape[2] != model.config.channels:
-        raise ValueError(
-            f"{file} has the shape {list(array.shape)}; "
-            f"the model takes [samples, tokens, {model.config.channels}]"
-        )
-    with torch.inference_mode():
-        logits = model(torch.from_numpy(array).float().to(device))
-    classes = logits.argmax(-1).tolist()
-    print(json.dumps(classes) if as_json else "\n".join(map(str, classes)))
-
-
-@app.command("import")
-def import_weights(
-    checkpoint: Annotated[Path, typer.Argument(help="The authors' file.")],
-    output: Annotated[Path, typer.Option(help="The folder to write.")],
-    heads: Annotated[int, typer.Option(help="Of attention: the file does not tell.")] = 4,
-) -> None:
-    """Turn the authors' checkpoint into a folder that from_pretrained reads."""
-    from sret.model import Sret
-
-    Sret.from_official(checkpoint, heads=heads).save_pretrained(output)
-    print(output)
-
-
-if __name__ == "__main__":
-    main()
+    images = Preprocessing().normalise(to_tensor(picture))[None]
+    with torch.no_grad():
+        found = model.middle_attention(images.to(next(model.parameters()).device))
+    return map_figure(picture, {f"stage {i + 1}": x[0].mean(0) for i, x in enumerate(found)}, path)

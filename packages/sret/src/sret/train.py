@@ -1,102 +1,67 @@
-"""The training command: ``python -m sret.train fit --config smoke``."""
+"""Train on one device or many: ``python -m sret.train fit --config NAME``."""
 
-import torch
-import torch.nn.functional as F
-from attention_core import training
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from attention_core.training import main as train
+from image_classification_kit.training import ClassificationModule, ImageData, start_from
+from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torchmetrics.classification import MulticlassAccuracy
 
-from sret.data import dataset
-from sret.model import VARIANTS, Sret
+from sret.cli import load
+from sret.distillation import Teacher, distillation_loss
+from sret.model import SReT, SReTConfig
 
 
-class SretTraining(LightningModule):
-    """Cross entropy and AdamW with a cosine schedule over the epochs.
+class Training(ClassificationModule):
+    """SReT under the DeiT recipe; with a teacher, on its soft labels alone.
 
     Args:
-        variant: a published variant.
-        learning_rate: at the start.
-        weight_decay: of AdamW.
+        network: sizes of the network.
+        weights: the authors' file, or a saved folder, to start from; its positions are resampled,
+            and a head of another number of classes starts anew.
+        teacher: a timm network, ``module:function`` that makes a callable, or a callable; it sees
+            the student's images, mixed as they are.
+        teacher_weights: file for a timm teacher; its pretrained weights by default.
+        temperature: of both sides' logits.
+        training: learning rate, schedule, mixing and the like.
     """
 
     def __init__(
         self,
-        variant: str = "sret_s",
-        learning_rate: float = 3e-3,
-        weight_decay: float = 0.01,
+        network: SReTConfig,
+        weights: str | None = None,
+        teacher: str | Callable[[Tensor], Tensor] | None = None,
+        teacher_weights: str | None = None,
+        temperature: float = 1.0,
+        **training: Any,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters()
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.model = Sret.from_variant(variant)
-        self.accuracy = MulticlassAccuracy(VARIANTS[variant].classes, average="micro")
+        model = SReT(network)
+        if weights is not None:
+            source = load(Path(weights)).resized(network.image_size)
+            start_from(model, source.state_dict(), "classifier.")
+        super().__init__(model, **training)
+        self.temperature = temperature
+        if isinstance(teacher, str):
+            teacher = Teacher.named(teacher, weights=teacher_weights)
+        elif teacher is not None and not isinstance(teacher, Teacher):
+            teacher = Teacher(teacher)
+        # In a list it is no part of the module: checkpoints hold the student alone.
+        self.teacher = [] if teacher is None else [teacher]
 
-    def training_step(self, batch: list[Tensor], index: int) -> Tensor:
-        x, labels = batch
-        loss = F.cross_entropy(self.model(x), labels)
-        self.log("train/loss", loss)
-        return loss
-
-    def validation_step(self, batch: list[Tensor], index: int) -> None:
-        x, labels = batch
-        logits = self.model(x)
-        self.accuracy(logits, labels)
-        self.log("val/loss", F.cross_entropy(logits, labels), prog_bar=True, sync_dist=True)
-        self.log("val/accuracy", self.accuracy, prog_bar=True)
-
-    def test_step(self, batch: list[Tensor], index: int) -> None:
-        x, labels = batch
-        self.accuracy(self.model(x), labels)
-        self.log("test/accuracy", self.accuracy)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
-        )
-        epochs = max(1, self.trainer.max_epochs or 1)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
-
-
-class SretData(LightningDataModule):
-    """Planted patterns, made on the fly.
-
-    Args:
-        variant: tells channels and classes.
-        samples: to train on; a quarter as many to validate and to test.
-        batch_size: per process.
-    """
-
-    def __init__(self, variant: str = "sret_s", samples: int = 8192, batch_size: int = 64) -> None:
-        super().__init__()
-        config = VARIANTS[variant]
-        sizes = {"channels": config.channels, "classes": config.classes}
-        self.batch_size = batch_size
-        self.train = dataset(samples, seed=1, **sizes)
-        self.validation = dataset(max(1, samples // 4), seed=2, **sizes)
-        self.test = dataset(max(1, samples // 4), seed=3, **sizes)
-
-    def train_dataloader(self) -> DataLoader:
-        return training.train_loader(self.train, self._trainer, self.batch_size)
-
-    def val_dataloader(self) -> DataLoader:
-        return training.eval_loader(self.validation, self._trainer, self.batch_size)
-
-    def test_dataloader(self) -> DataLoader:
-        return training.eval_loader(self.test, self._trainer, self.batch_size)
-
-    @property
-    def _trainer(self) -> Trainer:
-        if self.trainer is None:
-            raise RuntimeError("the data module is used by a Trainer")
-        return self.trainer
+    def loss(
+        self, images: Float[Tensor, "b c h w"], targets: Float[Tensor, "b classes"]
+    ) -> Float[Tensor, ""]:
+        if not self.teacher:
+            return super().loss(images, targets)
+        teacher = self.teacher[0].to(images.device)
+        logits = self.model(images)
+        return distillation_loss(logits, teacher(images), temperature=self.temperature)
 
 
 def main() -> None:
-    training.main(SretTraining, SretData, package="sret", monitor="val/loss")
+    train(Training, ImageData, package="sret", monitor="val_top1", mode="max")
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ def default_cfgs(
     preprocessing: Preprocessing | None = None,
     pool_size: tuple[int, int] | None = (7, 7),
     fixed_input_size: bool = False,
-    **sizes: int,
+    sizes: Mapping[str, int] | None = None,
 ) -> Any:
     """The description timm keeps of each network in ``names``, trained on ImageNet-1k.
 
@@ -186,7 +186,7 @@ def default_cfgs(
     steps = preprocessing or Preprocessing()
     described: dict[str, Any] = {}
     for name in names:
-        side = sizes.get(name, steps.size)
+        side = (sizes or {}).get(name, steps.size)
         described[f"{name}.in1k"] = {
             "num_classes": 1000,
             "input_size": (3, side, side),
