@@ -52,11 +52,11 @@ class GoldenCase:
         """The authors' checkpoint, filled by the rule."""
         state = {}
         for key, shape in self.record["state_dict"].items():
-            value = seeded_tensor(key, tuple(shape)).to(self.dtype)
+            value = seeded_tensor(key, tuple(shape))
             for pattern, factor in (self.record.get("fill_scale") or {}).items():
                 if re.search(pattern, key):
                     value = value * factor
-            state[key] = value
+            state[key] = value.to(self.dtype)  # filled first, then made double
         return state
 
     def inputs(self) -> dict[str, Any]:
