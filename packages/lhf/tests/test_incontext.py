@@ -195,5 +195,5 @@ def test_load_finds_the_learner(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
         load(tmp_path)
     (tmp_path / "config.json").write_text('{"dim": 3}')
-    with pytest.raises(ValueError, match="backbone=None: must be one of ad, dpt"):
+    with pytest.raises(ValueError, match="backbone=None; must be one of ad, dpt"):
         load(tmp_path)

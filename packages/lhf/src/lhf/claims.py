@@ -64,7 +64,7 @@ def filter_properties(run: Run) -> Evidence:
         filtered, report = filter_histories(noisy, seed=seed)
         shares.append(np.mean([(kept >= 14).mean() for kept in report.selected.values()]))
         late.append((late_return(noisy), late_return(filtered)))
-    before, after = np.mean(late, 0)
+    before, after = (float(value) for value in np.mean(late, 0))
     share = float(np.mean(shares))
     return Evidence(
         measured=f"random agents 30 % -> {share:.1%}, late return {before:.2f} -> {after:.2f}",

@@ -111,7 +111,7 @@ def _app() -> Any:
     ) -> None:
         """Score every history: Improvement, Stability, U and its chance to be kept."""
         with _errors():
-            from lhf.filtering import FilterReport, score_histories
+            from lhf.filtering import score_histories, scores_to_json
             from lhf.histories import read_histories
 
             settings: dict[str, Any] = {
@@ -125,7 +125,7 @@ def _app() -> Any:
 
                 plot_scores(plot, scores)
         if as_json:
-            print(json.dumps(FilterReport(scores, {}, settings).to_json()["tasks"]))
+            print(json.dumps(scores_to_json(scores)))
         else:
             _print_scores(scores)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from lhf.grids import toward
@@ -149,7 +149,7 @@ class Windows:
         return value.long() if name == "actions" and self.discrete else value.float()
 
 
-def _answers(histories: Histories, config: Any) -> Int[Tensor, "tasks cells"]:
+def _answers(histories: Histories, config: Any) -> UInt8[Tensor, "tasks cells"]:
     """The optimal action in every cell of every task."""
     grids = histories.grid
     if grids is None or grids.kind == "key_to_door" or config.dynamics:

@@ -72,7 +72,9 @@ class GridEnv(gymnasium.Env):
         self.world.reset()
         return self._observation(), {}
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(
+        self, action: int | np.integer
+    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         _, reward, done = self.world.step(np.array([[action]]))
         return self._observation(), float(reward[0, 0]), done, done, {}
 

@@ -45,15 +45,18 @@ class FilterReport:
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON takes it."""
-        return {
-            "settings": dict(self.settings),
-            "distinct": self.distinct,
-            "tasks": {
-                str(task): {name: value.tolist() for name, value in asdict(scores).items()}
-                | ({"selected": self.selected[task].tolist()} if task in self.selected else {})
-                for task, scores in self.scores.items()
-            },
-        }
+        tasks = scores_to_json(self.scores)
+        for task, indices in self.selected.items():
+            tasks[str(task)]["selected"] = indices.tolist()
+        return {"settings": dict(self.settings), "distinct": self.distinct, "tasks": tasks}
+
+
+def scores_to_json(scores: Mapping[int, Scores]) -> dict[str, dict[str, list[float]]]:
+    """Scores by task, as JSON takes them."""
+    return {
+        str(task): {name: value.tolist() for name, value in asdict(found).items()}
+        for task, found in scores.items()
+    }
 
 
 def episode_returns(rewards: Array, horizon: int) -> Array:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from attention_core import PaperModel, read_checkpoint, require, require_choice, require_positive
 from attention_core.checkpoints import Checkpoint
 from einops import pack
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from lhf import official
@@ -103,10 +103,10 @@ class InContextLearner(PaperModel):
 
     def embed(
         self,
-        states: Float[Tensor, "batch past obs"],
-        actions: Tensor,
-        rewards: Float[Tensor, "batch past"],
-        next_states: Float[Tensor, "batch past obs"],
+        states: Shaped[Tensor, "batch past obs"],
+        actions: Shaped[Tensor, "batch past *act"],
+        rewards: Shaped[Tensor, "batch past"],
+        next_states: Shaped[Tensor, "batch past obs"],
     ) -> Float[Tensor, "batch past dim"]:
         """A token per transition."""
         parts = [states, self.action_vector(actions), rewards, next_states]
