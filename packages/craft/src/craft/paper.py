@@ -105,9 +105,6 @@ PAPER = Paper(
     parameters=PARAMETERS,
     golden=golden,
     settings=settings,
-    gradient_free={
-        r"\.positions\.": "below 64 channels the position bias is one constant per head"
-    },
     benchmark=Benchmark(
         axis="image side",
         usual=64,
