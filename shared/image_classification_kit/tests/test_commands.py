@@ -84,6 +84,31 @@ def test_evaluate_at_several_sizes(weights) -> None:
     assert "own" in own.output
 
 
+def test_accuracy_over_sizes_of_several_networks(weights, tmp_path) -> None:
+    Tiny(TinyConfig()).save_pretrained(tmp_path / "other")
+    networks = ["-m", weights, "-m", tmp_path / "other"]
+    done = run("sizes", "shapes", *networks, "--sizes", "16,32", "--json")
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [(row["checkpoint"][-5:], row["size"]) for row in rows] == [
+        (f"/{name}"[-5:], size) for name in ("tiny", "other") for size in (16, 32)
+    ]
+    one = json.loads(
+        run("evaluate", "shapes", "-m", weights, "--size", 32, "--json").stdout.splitlines()[-1]
+    )
+    assert rows[1]["top1"] == one["top1"]
+    drawn = run("sizes", "shapes", *networks, "--sizes", "16", "--out", tmp_path / "sizes.png")
+    assert f"{rows[0]['top1']:.2%}" in drawn.output
+    assert Image.open(tmp_path / "sizes.png").width > 300
+
+
+def test_networks_bound_to_a_size_are_resampled_to_each(weights, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(Tiny, "resized", lambda self, size: asked.append(size) or self, False)
+    assert run("sizes", "shapes", "-m", weights, "--sizes", "16, 24").exit_code == 0
+    assert asked == [(16, 16), (24, 24)]
+
+
 def test_features_and_convert(folder, weights, tmp_path) -> None:
     done = run("features", folder / "val", "-m", weights, "--out", tmp_path / "f.npz")
     assert done.exit_code == 0, done.output
@@ -105,6 +130,8 @@ def test_features_and_convert(folder, weights, tmp_path) -> None:
         (["classify", "DATA", "-m", "WEIGHTS", "--labels", "gone.txt"], "gone.txt"),
         (["evaluate", "gone", "-m", "WEIGHTS"], "no packaged data set; those are digits"),
         (["evaluate", "DATA", "-m", "WEIGHTS"], "4 classes apart, the data has 2"),
+        (["sizes", "shapes", "-m", "WEIGHTS", "--sizes", "16,big"], "--sizes 16,big: must be"),
+        (["sizes", "DATA", "-m", "WEIGHTS", "--sizes", "16"], "4 classes apart, the data has 2"),
         (["features", "gone", "-m", "WEIGHTS", "--out", "x.npz"], "no file or folder at gone"),
     ],
 )

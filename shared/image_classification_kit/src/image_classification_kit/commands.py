@@ -1,4 +1,4 @@
-"""The command line of every image classifier: classify, evaluate, features, convert."""
+"""The command line of every image classifier: classify, evaluate, sizes, features, convert."""
 
 import json
 from collections.abc import Callable
@@ -25,6 +25,8 @@ Draw = Callable[[Any, Any, Path], Any]
 """(network, the picture it sees, file): writes a figure of what the network does with it."""
 BAD_INPUT = 2
 CARD = "preprocessing.json"
+PAPER_SIZES = "96,112,128,160,192,224,288,384,448,512,640"
+"""At which ResFormer tests (Table 1)."""
 
 Checkpoint = Annotated[
     Path, typer.Option("--checkpoint", "-m", help="The authors' weights, or a saved folder.")
@@ -201,6 +203,62 @@ def classification_app(
             table.add_row(*row, f"{found.top5:.2%}")
         if not as_json:
             console.print(table)
+
+    @app.command()
+    def sizes(
+        data: Annotated[str, typer.Argument(help="Folder with CLASS/*, or a packaged data set.")],
+        checkpoints: Annotated[
+            list[Path],
+            typer.Option("--checkpoint", "-m", help="Weights; give it again for more networks."),
+        ],
+        sides: Annotated[
+            str, typer.Option("--sizes", help="Sides of the test images, with commas.")
+        ] = PAPER_SIZES,
+        out: Annotated[
+            Path | None, typer.Option("-o", "--out", help="Draw accuracy over size into a file.")
+        ] = None,
+        batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+        workers: Annotated[int, typer.Option(min=0, help="Processes that load images.")] = 0,
+        as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+        device: Device = "auto",
+        bf16: Half = False,
+    ) -> None:
+        """Top-1 accuracy over the size of the test images, for one network or several."""
+        from image_classification_kit.datasets import open_images
+        from image_classification_kit.evaluation import at_size, require_classes
+        from image_classification_kit.evaluation import evaluate as measure
+        from image_classification_kit.figures import accuracy_figure
+
+        if not all(side.strip().isdigit() and int(side) for side in sides.split(",")):
+            raise stop(f"--sizes {sides}: must be sides in pixels, such as 96,128,224")
+        wanted = [int(side) for side in sides.split(",")]
+        curves: dict[str, list[float]] = {}
+        for checkpoint in checkpoints:
+            model, curve = network(checkpoint, device), []
+            for side in track(wanted, checkpoint.stem, console=errors):
+                try:
+                    dataset = open_images(data, "val", prepared(checkpoint, side)[0])
+                    require_classes(model.config.classes, dataset.classes)
+                    resized, options = at_size(model, side), {"batch_size": batch, "bf16": bf16}
+                    found = measure(resized, dataset, workers=workers, **options)
+                except (OSError, ValueError, ImportError) as error:
+                    raise stop(error) from error
+                curve.append(found.top1)
+                if as_json:
+                    row = {"checkpoint": str(checkpoint), "size": side, **asdict(found)}
+                    print(json.dumps(row))
+            curves[str(checkpoint)] = curve
+        if not as_json:
+            table = Table("size", *curves)
+            for side, *row in zip(wanted, *curves.values(), strict=True):
+                table.add_row(str(side), *(f"{value:.2%}" for value in row))
+            console.print(table)
+        if out is not None:
+            try:
+                accuracy_figure(wanted, curves, out)
+            except (OSError, ValueError) as error:
+                raise stop(error) from error
+            errors.print(f"figure written to {out}", markup=False)
 
     @app.command()
     def features(

@@ -85,6 +85,16 @@ def evaluate(
     return Accuracy(first / count, five / count, count)
 
 
+def at_size(model: Any, size: int) -> nn.Module:
+    """``model`` for squares of ``size`` pixels a side: itself, unless positions bind its size.
+
+    Such a network has a method ``resized`` that resamples them.
+    """
+    if not hasattr(model, "resized"):
+        return model
+    return model.resized((size, size)).to(next(model.parameters()).device)
+
+
 def require_classes(model_classes: int, names: Sequence[str]) -> None:
     """Raise ``ValueError`` unless the network tells as many classes apart as the data has."""
     if model_classes != len(names):

@@ -1,12 +1,15 @@
 """Pictures for reports."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from attention_core import atomic_path
 from jaxtyping import Float
 from torch import Tensor
+
+from image_classification_kit.images import Preprocessing, to_tensor
 
 
 def map_figure(picture: Any, maps: Mapping[str, Float[Tensor, "h w"]], path: str | Path) -> Path:
@@ -38,6 +41,38 @@ def save(figure: Any, path: str | Path) -> Path:
     with atomic_path(path) as part:
         figure.savefig(part, dpi=120)
     return Path(path)
+
+
+def attention_figure(model: Any, picture: Any, path: str | Path, steps: Preprocessing) -> Path:
+    """Draw the class token's attention to the patches, mean over heads, in three of the blocks.
+
+    Args:
+        model: has ``class_attention``, which gives maps [batch, heads, h, w] of every block.
+        picture: a PIL image, as the network saw it.
+        path: file to write; the suffix tells the format.
+        steps: how the network's input is made of a picture.
+    """
+    images = steps.normalise(to_tensor(picture))[None].to(next(model.parameters()).device)
+    with torch.no_grad():
+        found = model.class_attention(images)
+    blocks = sorted({0, len(found) // 2, len(found) - 1})
+    return map_figure(picture, {f"block {i + 1}": found[i][0].mean(0) for i in blocks}, path)
+
+
+def accuracy_figure(
+    sizes: Sequence[int], accuracies: Mapping[str, Sequence[float]], path: str | Path
+) -> Path:
+    """Draw the accuracy of each network, from 0 to 1, over the size it was tested at."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for name, values in accuracies.items():
+        axis.plot(sizes, [100 * value for value in values], marker="o", label=name)
+    axis.set(xlabel="side of the images in pixels", ylabel="top-1 accuracy in %")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return save(figure, path)
 
 
 def line_figure(

@@ -40,6 +40,8 @@ class ClassificationModule(LightningModule):
         min_lr: at the end of the cosine.
         warmup_lr: at the start.
         warmup_epochs: of linear warm-up.
+        cosine_after_warmup: start the cosine at its top when the warm-up ends, rather than have
+            the warm-up cover its beginning.
         cooldown_epochs: at ``min_lr``, after the cosine.
         schedule: change the rate every ``"epoch"`` or every ``"step"``.
         weight_decay: vectors and what the network names in ``no_weight_decay`` are spared.
@@ -60,6 +62,7 @@ class ClassificationModule(LightningModule):
         min_lr: float = 1e-5,
         warmup_lr: float = 1e-6,
         warmup_epochs: int = 5,
+        cosine_after_warmup: bool = False,
         cooldown_epochs: int = 0,
         schedule: str = "epoch",
         weight_decay: float = 0.05,
@@ -77,6 +80,7 @@ class ClassificationModule(LightningModule):
         self.lr, self.lr_batch, self.min_lr, self.warmup_lr = lr, lr_batch, min_lr, warmup_lr
         self.warmup_epochs, self.cooldown_epochs = warmup_epochs, cooldown_epochs
         self.schedule, self.weight_decay = schedule, weight_decay
+        self.cosine_after_warmup = cosine_after_warmup
         self.smoothing, self.ema_decay, self.ema_batch = smoothing, ema, ema_batch
         self.mix: Any = None
         if mixup or cutmix:
@@ -143,11 +147,13 @@ class ClassificationModule(LightningModule):
         epochs = max(1, self.trainer.max_epochs or 1)
         unit = 1 if by_epoch else max(1, int(self.trainer.estimated_stepping_batches) // epochs)
         self.unit = unit
+        warmup, cosine = min(self.warmup_epochs, epochs - 1), epochs - self.cooldown_epochs
         schedule = CosineLRScheduler(
             optimizer,
-            t_initial=max(1, (epochs - self.cooldown_epochs) * unit),
+            t_initial=max(1, cosine - warmup * self.cosine_after_warmup) * unit,
             lr_min=self.min_lr,
-            warmup_t=min(self.warmup_epochs, epochs - 1) * unit,
+            warmup_t=warmup * unit,
+            warmup_prefix=self.cosine_after_warmup,
             warmup_lr_init=self.warmup_lr,
             t_in_epochs=by_epoch,
         )
@@ -272,8 +278,12 @@ class ImageData(LightningDataModule):
         self.val_batch_size = val_batch_size or batch_size
         self.classes: list[str] = []
 
+    def train_transform(self) -> Any:
+        """From a picture to what training sees of it; a paper with several views overrides it."""
+        return training_transform(self.augmentation, self.preprocessing)
+
     def train_dataloader(self) -> DataLoader:
-        dataset = self._open("train", training_transform(self.augmentation, self.preprocessing))
+        dataset = self._open("train", self.train_transform())
         options: dict[str, Any] = {
             "num_workers": self.workers,
             "persistent_workers": self.workers > 0,
