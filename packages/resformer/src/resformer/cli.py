@@ -1,70 +1,35 @@
-"""The command line: predict, and import the authors' weights."""
+"""``resformer classify | evaluate | sizes | features | convert``."""
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
-from rich.console import Console
-
-app = typer.Typer(
-    help="ResFormer: Scaling ViTs with Multi-Resolution Training",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
+from attention_core import needs_extra
 
 
 def main() -> None:
-    """Entry point of the script."""
-    try:
-        app()
-    except (ValueError, FileNotFoundError) as error:
-        Console(stderr=True).print(
-            f"error: {' '.join(str(error).split())}", markup=False, highlight=False, soft_wrap=True
-        )
-        raise SystemExit(2) from error
+    """Run the command line; it needs the extra ``images``."""
+    with needs_extra("resformer", "images"):
+        from image_classification_kit.commands import classification_app
+    classification_app(
+        "resformer",
+        load,
+        draw=draw_attention,
+        map_help="Write a figure: what the class token attends to, in three of the blocks.",
+    )()
 
 
-@app.command()
-def predict(
-    file: Annotated[Path, typer.Argument(help="An array [samples, tokens, channels], .npy.")],
-    weights: Annotated[Path, typer.Option(help="A folder that save_pretrained wrote.")],
-    device: str = "cpu",
-    as_json: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """Print the class of each sample."""
-    import numpy as np
-    import torch
+def load(checkpoint: Path) -> Any:
+    """A saved folder, or the authors' file."""
+    from resformer.model import ResFormer
 
-    from resformer.model import Resformer
-
-    model = Resformer.from_pretrained(weights).to(device)
-    array = np.load(file, allow_pickle=False)
-    if array.ndim != 3 or array.shape[2] != model.config.channels:
-        raise ValueError(
-            f"{file} has the shape {list(array.shape)}; "
-            f"the model takes [samples, tokens, {model.config.channels}]"
-        )
-    with torch.inference_mode():
-        logits = model(torch.from_numpy(array).float().to(device))
-    classes = logits.argmax(-1).tolist()
-    print(json.dumps(classes) if as_json else "\n".join(map(str, classes)))
+    if checkpoint.is_dir():
+        return ResFormer.from_pretrained(checkpoint)
+    return ResFormer.from_official(checkpoint)
 
 
-@app.command("import")
-def import_weights(
-    checkpoint: Annotated[Path, typer.Argument(help="The authors' file.")],
-    output: Annotated[Path, typer.Option(help="The folder to write.")],
-    heads: Annotated[int, typer.Option(help="Of attention: the file does not tell.")] = 4,
-) -> None:
-    """Turn the authors' checkpoint into a folder that from_pretrained reads."""
-    from resformer.model import Resformer
+def draw_attention(model: Any, picture: Any, path: Path) -> Path:
+    """The class token's attention to the patches, mean over heads, over the picture."""
+    from image_classification_kit import Preprocessing
+    from image_classification_kit.figures import attention_figure
 
-    Resformer.from_official(checkpoint, heads=heads).save_pretrained(output)
-    print(output)
-
-
-if __name__ == "__main__":
-    main()
+    return attention_figure(model, picture, path, Preprocessing())

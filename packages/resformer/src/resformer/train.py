@@ -1,104 +1,105 @@
-"""The training command: ``python -m resformer.train fit --config smoke``."""
+"""Train on one device or many: ``python -m resformer.train fit --config NAME``."""
 
-import torch
-import torch.nn.functional as F
-from attention_core import training
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from attention_core import read_checkpoint
+from attention_core.training import main as train
+from image_classification_kit.training import ClassificationModule, smooth, start_from
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torchmetrics.classification import MulticlassAccuracy
 
-from resformer.data import dataset
-from resformer.model import VARIANTS, Resformer
+from resformer.cli import load
+from resformer.consistency import CONSISTENCY, multi_size_losses
+from resformer.data import MultiSizeData, mix_views
+from resformer.model import TARGETS, ResFormer, ResFormerConfig
 
 
-class ResformerTraining(LightningModule):
-    """Cross entropy and AdamW with a cosine schedule over the epochs.
+class Training(ClassificationModule):
+    """ResFormer at several sizes in every step, each taught by the next larger one (Sec. 3.2).
 
     Args:
-        variant: a published variant.
-        learning_rate: at the start.
-        weight_decay: of AdamW.
+        network: sizes of the network.
+        weights: the authors' file, a saved folder or a plain ViT's file to start from; a head of
+            another number of classes starts anew.
+        consistency: how a size is compared with the next larger one: ``"smooth-l1"``, ``"l2"`` or
+            ``"cosine"``; ``None`` for cross entropy alone.
+        target: what is compared: ``"cls"``, ``"gap"`` or ``"logit"``.
+        consistency_weight: of the comparison.
+        sizes_per_step: how many neighbouring sizes a step takes, in turn; all by default.
+        mix_each: draw mixup and cutmix for each size, rather than once for all.
+        checkpointing: recompute the blocks in the backward pass, for less memory.
+        training: learning rate, schedule, mixing and the like.
     """
 
     def __init__(
         self,
-        variant: str = "resformer_s",
-        learning_rate: float = 3e-3,
-        weight_decay: float = 0.01,
+        network: ResFormerConfig,
+        weights: str | None = None,
+        consistency: str | None = "smooth-l1",
+        target: str = "cls",
+        consistency_weight: float = 1.0,
+        sizes_per_step: int | None = None,
+        mix_each: bool = False,
+        checkpointing: bool = False,
+        **training: Any,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters()
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.model = Resformer.from_variant(variant)
-        self.accuracy = MulticlassAccuracy(VARIANTS[variant].classes, average="micro")
+        if consistency not in (None, *CONSISTENCY):
+            raise ValueError(
+                f"consistency={consistency!r}: must be None or one of {', '.join(CONSISTENCY)}"
+            )
+        if target not in TARGETS:
+            raise ValueError(f"target={target!r}: must be one of {', '.join(TARGETS)}")
+        if sizes_per_step is not None and sizes_per_step < 1:
+            raise ValueError(f"sizes_per_step={sizes_per_step}: must be at least 1")
+        model = ResFormer(network)
+        if weights is not None:
+            start_from(model, weights_of(weights), "classifier.")
+        model.set_grad_checkpointing(checkpointing)
+        if target != "gap":
+            # They reach the patches alone: distributed training would wait for their gradients.
+            model.blocks[-1].attention.local.requires_grad_(False)  # type: ignore[union-attr]
+        super().__init__(model, **training)
+        self.consistency, self.consistency_weight = consistency, consistency_weight
+        self.target, self.sizes_per_step, self.mix_each = target, sizes_per_step, mix_each
 
-    def training_step(self, batch: list[Tensor], index: int) -> Tensor:
-        x, labels = batch
-        loss = F.cross_entropy(self.model(x), labels)
-        self.log("train/loss", loss)
-        return loss
-
-    def validation_step(self, batch: list[Tensor], index: int) -> None:
-        x, labels = batch
-        logits = self.model(x)
-        self.accuracy(logits, labels)
-        self.log("val/loss", F.cross_entropy(logits, labels), prog_bar=True, sync_dist=True)
-        self.log("val/accuracy", self.accuracy, prog_bar=True)
-
-    def test_step(self, batch: list[Tensor], index: int) -> None:
-        x, labels = batch
-        self.accuracy(self.model(x), labels)
-        self.log("test/accuracy", self.accuracy)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
+    def training_step(self, batch: Sequence[Any], index: int) -> Tensor:
+        views, labels = self._window(batch[0]), batch[1]
+        targets: Any = smooth(labels, self.model.config.classes, self.smoothing)
+        if self.mix is not None and len(labels) > 1:
+            if self.mix_each:
+                pairs = [self.mix(view, labels) for view in views]
+                views, targets = [x for x, _ in pairs], [target for _, target in pairs]
+            else:
+                views, targets = mix_views(self.mix, views, targets)
+        losses = multi_size_losses(
+            (self.model.view(x, self.target) for x in views),
+            targets,
+            consistency=self.consistency,
+            weight=self.consistency_weight,
         )
-        epochs = max(1, self.trainer.max_epochs or 1)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        self.log_dict(
+            {f"train_loss_{x.shape[-1]}": v for x, v in zip(views, losses, strict=True)}
+        )
+        self.log("train_loss", losses.mean(), prog_bar=True)
+        return losses.mean()
+
+    def _window(self, views: Sequence[Tensor]) -> list[Tensor]:
+        """The sizes that this step takes."""
+        count = min(self.sizes_per_step or len(views), len(views))
+        start = self.global_step % (len(views) - count + 1)
+        return list(views[start : start + count])
 
 
-class ResformerData(LightningDataModule):
-    """Planted patterns, made on the fly.
-
-    Args:
-        variant: tells channels and classes.
-        samples: to train on; a quarter as many to validate and to test.
-        batch_size: per process.
-    """
-
-    def __init__(
-        self, variant: str = "resformer_s", samples: int = 8192, batch_size: int = 64
-    ) -> None:
-        super().__init__()
-        config = VARIANTS[variant]
-        sizes = {"channels": config.channels, "classes": config.classes}
-        self.batch_size = batch_size
-        self.train = dataset(samples, seed=1, **sizes)
-        self.validation = dataset(max(1, samples // 4), seed=2, **sizes)
-        self.test = dataset(max(1, samples // 4), seed=3, **sizes)
-
-    def train_dataloader(self) -> DataLoader:
-        return training.train_loader(self.train, self._trainer, self.batch_size)
-
-    def val_dataloader(self) -> DataLoader:
-        return training.eval_loader(self.validation, self._trainer, self.batch_size)
-
-    def test_dataloader(self) -> DataLoader:
-        return training.eval_loader(self.test, self._trainer, self.batch_size)
-
-    @property
-    def _trainer(self) -> Trainer:
-        if self.trainer is None:
-            raise RuntimeError("the data module is used by a Trainer")
-        return self.trainer
+def weights_of(source: str) -> dict[str, Tensor]:
+    """The entries of the authors' file, a saved folder or a plain ViT's file, under our names."""
+    if not Path(source).is_dir() and "pos_embed" in (state := read_checkpoint(source)):
+        return ResFormer.from_vit(state).state_dict()
+    return load(Path(source)).state_dict()
 
 
 def main() -> None:
-    training.main(ResformerTraining, ResformerData, package="resformer", monitor="val/loss")
+    train(Training, MultiSizeData, package="resformer", monitor="val_top1", mode="max")
 
 
 if __name__ == "__main__":
