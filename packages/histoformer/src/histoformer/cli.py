@@ -1,0 +1,9 @@
+"""``histoformer restore | evaluate | show``."""
+
+from image_restoration_kit.commands import restoration_app
+
+from histoformer.model import load
+
+
+def main() -> None:
+    restoration_app("histoformer", load)()
