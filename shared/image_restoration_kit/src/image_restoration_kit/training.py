@@ -70,7 +70,7 @@ class SuperResolutionModule(LightningModule):
                 f"{list(high.shape[-2:])}, the network enlarges {self.model.scale} times"
             )
         out = quantise(enlarge(self.model, low, tiling=self.tiling).float())
-        truth, border = quantise(high).cpu(), self.model.scale
+        truth, border = quantise(high).cpu(), self.model.scale if self.model.scale > 1 else 0
         options = {"on_epoch": True, "sync_dist": True, "batch_size": len(low)}
         values = {f"{stage}_psnr": psnr(out, truth, border=border)}
         if stage == "test":
