@@ -91,6 +91,7 @@ def test_noisy_claim_runs_in_small(tmp_path: Path, monkeypatch) -> None:
     from attention_core import Run
 
     monkeypatch.setattr(claims, "STEPS", 3)
+    monkeypatch.setattr(claims, "EPISODES", 2)
     found = claims.noisy_dpt(Run(output=tmp_path))
     assert set(found.numbers["mean"]) == {"unfiltered", "LHF", "random agent"}
     assert found.figures[0].exists()

@@ -18,7 +18,7 @@ from lhf.model import AD, DPT, DPTConfig, InContextLearner, total
 
 SMALL = GridFamily(size=5, horizon=10, train_share=0.8)
 LEARNER = DPTConfig(size=5, transitions=30, layers=2, inner=64)
-STEPS, BATCH, RATE = 3000, 64, 3e-3
+STEPS, BATCH, RATE, EPISODES = 3000, 64, 3e-3, 20
 """Of training DPT on the small darkroom."""
 
 
@@ -113,7 +113,9 @@ def noisy_dpt(run: Run) -> Evidence:
             windows = Windows(histories, LEARNER, query="grid").to(run.device)
             fit(model, windows, run, steps=STEPS, seed=seed, text=f"{name}, seed {seed}")
             curves[name].append(_curve(model, seed))
-        agents = sources.random_agents(SMALL, SMALL.split()[1], histories=20, steps=200, seed=seed)
+        agents = sources.random_agents(
+            SMALL, SMALL.split()[1], histories=20, steps=EPISODES * 10, seed=seed
+        )
         rivals = Histories("darkroom", agents, SMALL.horizon, SMALL)
         best = rivals.best_returns()
         curves["random agent"].append(np.mean([
@@ -146,10 +148,10 @@ def noisy_dpt(run: Run) -> Evidence:
 
 
 def _curve(model: InContextLearner, seed: int) -> np.ndarray:
-    world = GridWorld(SMALL, SMALL.split()[1], 20)
+    world = GridWorld(SMALL, SMALL.split()[1], copies=20)
     device = model.embed_context.weight.device
     generator = torch.Generator(device).manual_seed(seed)
-    return evaluate_in_context(model, world, 20, generator=generator).curve
+    return evaluate_in_context(model, world, EPISODES, generator=generator).curve
 
 
 def clean_data(run: Run) -> Evidence:

@@ -39,7 +39,7 @@ class GridEnv(gymnasium.Env):
         ValueError: for a place outside the grid, or a permutation of 120 or more.
     """
 
-    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 -- gymnasium's own way
+    metadata = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012 -- gymnasium's own way
 
     def __init__(
         self,
