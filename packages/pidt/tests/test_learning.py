@@ -230,8 +230,9 @@ def test_fast_claims_hold(name: str, tmp_path: Path) -> None:
 def test_slow_claims_run_on_a_small_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pidt import claims
 
-    small = claims.Budget(outages=4, episodes=2, steps=3, tests=3, agent_steps=600)
+    small = claims.Budget(outages=2, episodes=2, steps=2, tests=2)
     monkeypatch.setattr(claims, "QUICK", small)
+    monkeypatch.setattr(claims, "CASES", 20)
     run = Run(output=tmp_path)
     assert claims.unseen_outages(run).numbers["table"]["columns"][0] == "policy"
     found = claims.ways_of_physics(run)

@@ -1,6 +1,7 @@
 """The switching sequence on the feeder: as text, and as a picture."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from attention_core import atomic_path
@@ -122,15 +123,15 @@ def draw(episode: Episode, path: str | Path, title: str = "") -> None:
         if switch:
             mark = str(closed[line]) if line in closed else "x" if line in problem.damaged else ""
             box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "darkgrey", "lw": 0.5}
-            middle = {"ha": "center", "va": "center", "size": 7, "bbox": box}
+            middle: dict[str, Any] = {"ha": "center", "va": "center", "size": 7, "bbox": box}
             axes.text(x.mean(), y.mean(), mark or " ", **middle)
     axes.scatter(place[:, 0], place[:, 1], s=40, c=shade, zorder=2)
     for bus in range(feeder.buses):
-        axes.annotate(feeder.bus_name(bus), place[bus], (0, 5), textcoords="offset points",
-                      ha="center", fontsize=7)  # fmt: skip
+        centred: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "size": 7}
+        axes.annotate(feeder.bus_name(bus), place[bus], (0, 5), **centred)
     sources = list(problem.sources)
-    axes.scatter(place[sources, 0], place[sources, 1], s=160, marker="*", c=[shade[b] for b in sources],
-                 edgecolors="black", zorder=3)  # fmt: skip
+    star: dict[str, Any] = {"marker": "*", "s": 160, "edgecolors": "black", "zorder": 3}
+    axes.scatter(place[sources, 0], place[sources, 1], c=[shade[bus] for bus in sources], **star)
     axes.set_title(title or f"{episode.restored_mw:.3f} of {problem.total_mw:.3f} MW restored")
     axes.axis("off")
     FigureCanvasAgg(figure)

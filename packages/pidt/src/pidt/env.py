@@ -89,7 +89,7 @@ class RestorationEnv(gymnasium.Env):
 
     def action_masks(self) -> Array:
         """The physics mask, under the name that sb3-contrib's MaskablePPO asks for."""
-        return self.episode.mask
+        return self.episode.mask.copy()
 
     def render(self) -> str | None:
         if self.render_mode is None:
@@ -106,7 +106,7 @@ class RestorationEnv(gymnasium.Env):
         state = self.episode.state
         return {
             "valid": self.problem.valid(state),
-            "feasible": self.episode.mask,
+            "feasible": self.action_masks(),
             "restored_mw": self.problem.restored(state),
             "sources": source_table(self.problem, state),
         }
