@@ -10,6 +10,7 @@ KEYS = {
     "DLGSANet": "deep_feature_extraction.0.body.0.IDynamicDWConv.conv.conv1.1.weight",
     "DRCT": "layers.0.swin1.attn.qkv.weight",
     "HAT": "layers.0.residual_group.overlap_attn.qkv.weight",
+    "RAT": "middle_blks.0.layers.0.lambda_ra",
     "RGT": "layers.0.blocks.1.attn.reduction1.weight",
 }
 

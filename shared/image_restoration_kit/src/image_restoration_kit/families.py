@@ -11,6 +11,7 @@ FAMILIES = {
     "DLGSANet": r"\.IDynamicDWConv\.",
     "DRCT": r"^layers\.\d+\.swin1\.",
     "HAT": r"\.overlap_attn\.",
+    "RAT": r"^middle_blks\.\d+\.layers\.\d+\.lambda_ra$",
     "RGT": r"\.attn\.reduction1\.",
 }
 """Network (its package has the same name in lower case) -> pattern of entries that it alone has."""
