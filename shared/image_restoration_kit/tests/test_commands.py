@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from image_restoration_kit import enlarge, quantise, read_picture
-from image_restoration_kit.commands import super_resolution_app
+from image_restoration_kit.commands import restoration_app, super_resolution_app
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -126,6 +126,20 @@ def test_evaluation_tells_the_network_beside_bicubic(run: Any) -> None:
     table = run("evaluate --hr hr -m weights.pth --device cpu").stdout
     assert "bicubic PSNR / dB" in table
     assert "mean" in table
+
+
+def test_restoration_has_its_own_verb_and_baseline(toys: Any, run: Any) -> None:
+    app = restoration_app("toy", lambda path: toys(scale=1).eval(), verb="clean", on_luma=False)
+    invoke = CliRunner(env={"COLUMNS": "200"}).invoke
+    picture("hr/a.png", 32, 36)
+    picture("lr/a.png", 32, 36)
+    asked = "evaluate --hr hr --lr lr -m weights.pth --device cpu"
+    assert "input PSNR / dB" in invoke(app, asked.split()).stdout
+    mean = json.loads(invoke(app, [*asked.split(), "--json"]).stdout)["mean"]
+    assert mean["input_psnr"] == float("inf")
+    done = invoke(app, "clean hr/a.png -m weights.pth -o out.png --device cpu".split())
+    assert done.exit_code == 0
+    assert Image.open("out.png").size == (36, 32)
 
 
 def test_preparation_makes_pairs_and_databases(run: Any) -> None:

@@ -18,7 +18,7 @@ Checkpoint = str | Path | Mapping[str, Any]
 # Averaged weights first: they are what the published figures were measured with.
 WRAPPERS = (
     "params_ema", "params-ema", "state_dict_ema", "model_ema", "ema", "params", "state_dict",
-    "model_state_dict", "model", "net", "network",
+    "model_state_dict", "model", "net", "network", "icnn",
 )  # fmt: skip
 PREFIXES = ("module.", "_orig_mod.", "model.", "netG.")
 

@@ -30,9 +30,28 @@ Half = Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16 where th
 
 def super_resolution_app(name: str, load: Load) -> typer.Typer:
     """The commands of the package ``name`` whose networks ``load`` reads."""
-    app = typer.Typer(
-        name=name, help="Image super-resolution.", no_args_is_help=True, add_completion=False
-    )
+    return _app(name, load, "upscale", "Image super-resolution.", "bicubic", on_luma=True)
+
+
+def restoration_app(
+    name: str, load: Load, *, verb: str = "restore", help: str = "", on_luma: bool = True
+) -> typer.Typer:
+    """The commands of a package whose networks give images of their input's size.
+
+    Args:
+        name: the command.
+        load: reads the networks.
+        verb: what they do to images.
+        help: of the command.
+        on_luma: whether the field compares luma or all three channels.
+    """
+    return _app(name, load, verb, help or "Image restoration.", "input", on_luma=on_luma)
+
+
+def _app(
+    name: str, load: Load, verb: str, help: str, baseline: str, *, on_luma: bool
+) -> typer.Typer:
+    app = typer.Typer(name=name, help=help, no_args_is_help=True, add_completion=False)
     console, errors = Console(), Console(stderr=True)
 
     def stop(error: object) -> typer.Exit:
@@ -61,7 +80,7 @@ def super_resolution_app(name: str, load: Load) -> typer.Typer:
             console=errors,
         )
 
-    @app.command()
+    @app.command(verb)
     def upscale(
         inputs: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
         checkpoint: Checkpoint,
@@ -85,7 +104,7 @@ def super_resolution_app(name: str, load: Load) -> typer.Typer:
             str, typer.Option("--format", help="auto keeps the input's; or png, jpg, webp, tif.")
         ] = "auto",
     ) -> None:
-        """Enlarge images; a bad file is reported and the others go on."""
+        """Put images through the network; a bad file is reported and the others go on."""
         import torch
 
         from image_restoration_kit.enlarge import enlarge_picture, seam_error
@@ -165,7 +184,7 @@ def super_resolution_app(name: str, load: Load) -> typer.Typer:
         ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
     ) -> None:
-        """PSNR and SSIM on luma, per image and their mean, beside bicubic enlargement."""
+        """PSNR and SSIM per image and their mean, beside what is there without the network."""
         import torch
 
         from image_restoration_kit.data import PairedImages, Spoil
@@ -180,6 +199,8 @@ def super_resolution_app(name: str, load: Load) -> typer.Typer:
             data = PairedImages(hr, lr, scale=model.scale, template=template, spoil=spoil)
         except (OSError, ValueError) as error:
             raise stop(error) from error
+        border = model.scale if model.scale > 1 else 0
+        how: Any = {"border": border, "on_luma": on_luma}
         rows: dict[str, dict[str, float]] = {}
         with bar() as progress:
             for name in progress.track(data.hr.names, description="images"):
@@ -192,24 +213,25 @@ def super_resolution_app(name: str, load: Load) -> typer.Typer:
                             tiling=tiling_of(*low.shape[1:]),
                             ensemble=ensemble,
                         )[0]
-                    truth, border = quantise(high), model.scale
+                    truth = quantise(high)
                     plain = quantise(resize(low, model.scale))
                     rows[name] = {
-                        "psnr": psnr(quantise(out), truth, border=border),
-                        "ssim": ssim(quantise(out), truth, border=border),
-                        "bicubic_psnr": psnr(plain, truth, border=border),
-                        "bicubic_ssim": ssim(plain, truth, border=border),
+                        "psnr": psnr(quantise(out), truth, **how),
+                        "ssim": ssim(quantise(out), truth, **how),
+                        f"{baseline}_psnr": psnr(plain, truth, **how),
+                        f"{baseline}_ssim": ssim(plain, truth, **how),
                     }
                 except (OSError, ValueError) as error:
                     raise stop(error) from error
-        columns = ("psnr", "ssim", "bicubic_psnr", "bicubic_ssim")
+        columns = ("psnr", "ssim", f"{baseline}_psnr", f"{baseline}_ssim")
         mean = {c: sum(row[c] for row in rows.values()) / len(rows) for c in columns}
         if as_json:
             typer.echo(json.dumps({"images": rows, "mean": mean}, indent=1))
             return
-        table = Table(title=f"Y channel, x{model.scale}, {model.scale} pixels of border left out")
+        channels = "Y channel" if on_luma else "RGB"
+        table = Table(title=f"{channels}, x{model.scale}, {border} pixels of border left out")
         table.add_column("image")
-        for title in ("PSNR / dB", "SSIM", "bicubic PSNR / dB", "bicubic SSIM"):
+        for title in ("PSNR / dB", "SSIM", f"{baseline} PSNR / dB", f"{baseline} SSIM"):
             table.add_column(title, justify="right")
         for title, row in [*rows.items(), ("mean", mean)]:
             table.add_row(
