@@ -94,7 +94,7 @@ def restore(
 
 
 class _Permute(torch.autograd.Function):
-    """A gather whose gradient is a scatter: autograd would add, since it knows of no permutation."""
+    """A gather whose gradient is a scatter; autograd would add up, knowing of no permutation."""
 
     @staticmethod
     def forward(x: Tensor, order: Tensor) -> Tensor:

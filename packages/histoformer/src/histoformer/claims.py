@@ -129,7 +129,9 @@ def tiles(run: Run) -> Evidence:
     from image_restoration_kit.photographs import photograph
 
     torch.manual_seed(run.seed)
-    model = Histoformer(HistoformerConfig(dim=12, depths=(1, 1, 1, 1), refinement=1, heads=(1,) * 4))
+    model = Histoformer(
+        HistoformerConfig(dim=12, depths=(1, 1, 1, 1), refinement=1, heads=(1,) * 4)
+    )
     model = model.eval().to(run.device)
     image = photograph("chelsea.png")[None, :, 80:208, 100:260]
     whole = enlarge(model, image)
@@ -213,9 +215,7 @@ def _restoration(
         schedule.step()
         followed.append(loss.item())
     gains = held_out_gains(model.eval())
-    return Restoration(
-        gain=statistics.mean(gains.values()), by_weather=gains, losses=followed
-    )
+    return Restoration(gain=statistics.mean(gains.values()), by_weather=gains, losses=followed)
 
 
 def held_out_gains(model: Histoformer, side: int = 128) -> dict[str, float]:
@@ -299,5 +299,6 @@ def _comparison(run: Run, ours: list[Restoration], other: dict[str, list[Restora
 
 def _flops(side: int) -> int:
     return flops_of(
-        lambda: Histoformer(VARIANTS["histoformer"]), lambda: {"image": torch.empty(1, 3, side, side)}
+        lambda: Histoformer(VARIANTS["histoformer"]),
+        lambda: {"image": torch.empty(1, 3, side, side)},
     )

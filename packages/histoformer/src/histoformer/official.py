@@ -73,7 +73,9 @@ def name(key: str) -> str | None:
 
 
 def _depth(state: Mapping[str, Tensor], level: str) -> int:
-    return sum(re.fullmatch(rf"{level}\.\d+\.attn_g\.temperature", key) is not None for key in state)
+    return sum(
+        re.fullmatch(rf"{level}\.\d+\.attn_g\.temperature", key) is not None for key in state
+    )
 
 
 def _ratio(dim: int, hidden: int) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from histoformer import claims
 from histoformer.attention import HistogramAttention
 from histoformer.loss import pearson, pearson_loss
-from histoformer.model import GatedFeedForward, HistogramBlock, Histoformer, HistoformerConfig
+from histoformer.model import GatedFeedForward, Histoformer, HistoformerConfig, HistogramBlock
 from histoformer.official import name
 
 
@@ -157,8 +157,8 @@ PAPER = Paper(
     claims=(
         Claim(
             id="places-do-not-matter",
-            statement="Histogram attention groups pixels by intensity, wherever they are: shuffling "
-            "the pixels shuffles its output alike.",
+            statement="Histogram attention groups pixels by intensity wherever they are: shuffling "
+            "pixels shuffles its output alike.",
             source="Sec. 3.1",
             paper_says="bins of similar intensity over a long range instead of windows",
             cost="2 s on a CPU core",

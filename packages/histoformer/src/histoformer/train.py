@@ -85,7 +85,9 @@ class Training(SuperResolutionModule):
         tile: int | None = None,
     ) -> None:
         if not 0 <= constant < iterations:
-            raise ValueError(f"constant={constant}: must be from 0 to below iterations={iterations}")
+            raise ValueError(
+                f"constant={constant}: must be from 0 to below iterations={iterations}"
+            )
         super().__init__(Histoformer(network), start=start, lr=lr, betas=(0.9, 0.999), tile=tile)
         self.progression, self.correlation = progression, correlation
         self.least, self.constant, self.iterations = least, constant, iterations

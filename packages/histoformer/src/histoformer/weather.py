@@ -27,7 +27,7 @@ def haze(image: Photo, draw: Generator | None = None) -> Photo:
 
 
 def rain(image: Photo, draw: Generator | None = None) -> Photo:
-    """Bright streaks of one slant and several lengths over a veil of haze (Outdoor-Rain's model)."""
+    """Bright streaks of one slant, long and short, over a veil of haze (Outdoor-Rain's model)."""
     height, width = image.shape[1:]
     slant, streaks = _between(-0.5, 0.5, draw), torch.zeros(height, width)
     for length in (7, 15, 25):
