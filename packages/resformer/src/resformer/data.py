@@ -85,7 +85,8 @@ def mix_views(
         box, share = cutmix_bbox_and_lam(
             views[0].shape, share, ratio_minmax=mix.cutmix_minmax, correct_lam=mix.correct_lam
         )
-        mixed = [_pasted(x, [side * x.shape[-1] // views[0].shape[-1] for side in box]) for x in views]
+        largest = views[0].shape[-1]
+        mixed = [_pasted(x, [int(side) * x.shape[-1] // largest for side in box]) for x in views]
     else:
         mixed = [share * x + (1 - share) * x.flip(0) for x in views]
     return mixed, share * targets + (1 - share) * targets.flip(0)

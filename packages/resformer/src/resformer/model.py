@@ -326,7 +326,7 @@ class ResFormer(PaperModel):
         """
         grid = self.grid(images)
         patches = rearrange(self.patch_embedding(images), "b dim h w -> b (h w) dim")
-        class_token = self.class_token.expand(len(images), -1, -1)
+        class_token = self.class_token.expand(images.shape[0], -1, -1)
         tokens = torch.cat([class_token, patches + self.positions(grid)], 1)
         return self.token_dropout(tokens), grid
 

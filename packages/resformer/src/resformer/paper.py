@@ -38,7 +38,7 @@ def golden(case: GoldenCase) -> Mapping[str, Any]:
 
 
 def _golden_sizes(model: ResFormer, images: Mapping[str, Tensor]) -> dict[str, Any]:
-    outputs = {}
+    outputs: dict[str, Any] = {}
     for size, x in images.items():
         tokens = model.forward_features(x)
         outputs |= {

@@ -54,7 +54,7 @@ class Training(ClassificationModule):
             raise ValueError(f"sizes_per_step={sizes_per_step}: must be at least 1")
         model = ResFormer(network)
         if weights is not None:
-            start_from(model, weights_of(weights), "classifier.")
+            start_from(model, weights_of(weights, network.heads), "classifier.")
         model.set_grad_checkpointing(checkpointing)
         if target != "gap":
             # They reach the patches alone: distributed training would wait for their gradients.
@@ -78,9 +78,7 @@ class Training(ClassificationModule):
             consistency=self.consistency,
             weight=self.consistency_weight,
         )
-        self.log_dict(
-            {f"train_loss_{x.shape[-1]}": v for x, v in zip(views, losses, strict=True)}
-        )
+        self.log_dict({f"train_loss_{x.shape[-1]}": v for x, v in zip(views, losses, strict=True)})
         self.log("train_loss", losses.mean(), prog_bar=True)
         return losses.mean()
 
@@ -91,10 +89,10 @@ class Training(ClassificationModule):
         return list(views[start : start + count])
 
 
-def weights_of(source: str) -> dict[str, Tensor]:
+def weights_of(source: str, heads: int) -> dict[str, Tensor]:
     """The entries of the authors' file, a saved folder or a plain ViT's file, under our names."""
     if not Path(source).is_dir() and "pos_embed" in (state := read_checkpoint(source)):
-        return ResFormer.from_vit(state).state_dict()
+        return ResFormer.from_vit(state, heads=heads).state_dict()
     return load(Path(source)).state_dict()
 
 

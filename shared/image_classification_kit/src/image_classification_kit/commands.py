@@ -239,14 +239,16 @@ def classification_app(
                 try:
                     dataset = open_images(data, "val", prepared(checkpoint, side)[0])
                     require_classes(model.config.classes, dataset.classes)
-                    resized, options = at_size(model, side), {"batch_size": batch, "bf16": bf16}
-                    found = measure(resized, dataset, workers=workers, **options)
+                    resized = at_size(model, side)
+                    found = measure(
+                        resized, dataset, batch_size=batch, workers=workers, bf16=bf16
+                    )
                 except (OSError, ValueError, ImportError) as error:
                     raise stop(error) from error
                 curve.append(found.top1)
                 if as_json:
-                    row = {"checkpoint": str(checkpoint), "size": side, **asdict(found)}
-                    print(json.dumps(row))
+                    told = {"checkpoint": str(checkpoint), "size": side, **asdict(found)}
+                    print(json.dumps(told))
             curves[str(checkpoint)] = curve
         if not as_json:
             table = Table("size", *curves)
