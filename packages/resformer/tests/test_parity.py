@@ -1,6 +1,7 @@
 """The authors' network, their loss and their checkpoints."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def test_each_size_learns_from_the_one_before(kind: str | None) -> None:
     losses = multi_size_losses(views, target, consistency=kind, weight=0.7)
     plain = torch.stack([-(target * v.logits.log_softmax(-1)).sum(-1).mean() for v in views])
     assert torch.allclose(losses[0], plain[0])
-    for i, (large, small) in enumerate(zip(views, views[1:], strict=False), 1):
+    for i, (large, small) in enumerate(pairwise(views), 1):
         teacher, student = large.representation.detach(), small.representation
         white = (teacher - teacher.mean(-1, keepdim=True)) / teacher.std(-1, False, keepdim=True)
         distance = {

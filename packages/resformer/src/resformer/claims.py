@@ -29,7 +29,8 @@ def sizes(run: Run) -> Evidence:
         "resformer_small_patch16": (21_986_536, {128: 1.441, 224: 4.608}),
         "resformer_base_patch16": (86_431_720, {128: 5.643, 224: 17.58}),
     }
-    found, holds = {}, True
+    found: dict[str, dict[str, Any]] = {}
+    holds = True
     for name in run.progress(list(known), "counting"):
         with torch.device("meta"):
             model = ResFormer(VARIANTS[name]).eval()
@@ -132,7 +133,7 @@ class TablePositions(torch.nn.Module):
         torch.nn.init.trunc_normal_(self.table, std=0.02)
 
     def forward(self, grid: tuple[int, int]) -> Float[Tensor, "1 hw dim"]:
-        table = self.table
+        table: Tensor = self.table
         if grid != tuple(table.shape[2:]):
             table = F.interpolate(table, grid, mode="bicubic", antialias=True)
         return table.flatten(2).mT

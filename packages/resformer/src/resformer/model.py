@@ -120,31 +120,33 @@ class Attention(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n1 dim"], grid: tuple[int, int]
     ) -> Float[Tensor, "b n1 dim"]:
-        qkv = self.qkv(x)
-        query, key, value = self.split(qkv)
-        attended = attend(query, key, value, dropout=self._rate)
-        attended = rearrange(attended, "b heads n1 d -> b n1 (heads d)")
-        class_token, patches = attended[:, :1], attended[:, 1:]
-        values = rearrange(qkv[:, 1:, 2 * x.shape[-1] :], "b (h w) dim -> b h w dim", h=grid[0])
-        patches = patches + rearrange(convolve(self.neighbours, values), "b h w dim -> b (h w) dim")
-        return self.out(torch.cat([class_token, patches], 1))
+        query, key, value = self.qkv(x).chunk(3, -1)
+        values = rearrange(value[:, 1:], "b (h w) dim -> b h w dim", h=grid[0])
+        local = rearrange(convolve(self.neighbours, values), "b h w dim -> b (h w) dim")
+        return self.out(self.attend(query, key, value) + F.pad(local, (0, 0, 1, 0)))
 
     def class_token(self, x: Float[Tensor, "b n1 dim"]) -> Float[Tensor, "b 1 dim"]:
         """What :meth:`forward` gives for the class token, without the others."""
-        weight, bias = self.qkv.weight.tensor_split((x.shape[-1],)), self.qkv.bias
-        query_bias, rest = (None, None) if bias is None else bias.tensor_split((x.shape[-1],))
-        query = F.linear(x[:, :1], weight[0], query_bias)
-        query = rearrange(query, "b one (heads d) -> b heads one d", heads=self.heads)
-        key, value = self.split(F.linear(x, weight[1], rest), 2)
-        attended = attend(query, key, value, dropout=self._rate)
-        return self.out(rearrange(attended, "b heads one d -> b one (heads d)"))
+        dim, bias = x.shape[-1], self.qkv.bias
+        one, two = (None, None) if bias is None else bias.tensor_split((dim,))
+        query = F.linear(x[:, :1], self.qkv.weight[:dim], one)
+        key, value = F.linear(x, self.qkv.weight[dim:], two).chunk(2, -1)
+        return self.out(self.attend(query, key, value))
 
-    def split(
-        self, parts: Float[Tensor, "b n1 dims"], count: int = 3
-    ) -> Float[Tensor, "count b heads n1 d"]:
-        """Queries, keys and values of each head, or the last two."""
-        pattern = "b n1 (parts heads d) -> parts b heads n1 d"
-        return rearrange(parts, pattern, parts=count, heads=self.heads)
+    def attend(
+        self,
+        query: Float[Tensor, "b queries dim"],
+        key: Float[Tensor, "b n1 dim"],
+        value: Float[Tensor, "b n1 dim"],
+    ) -> Float[Tensor, "b queries dim"]:
+        """Attention of every head, joined."""
+        rate = self.dropout if self.training else 0.0
+        attended = attend(*map(self.split, (query, key, value)), dropout=rate)
+        return rearrange(attended, "b heads queries d -> b queries (heads d)")
+
+    def split(self, x: Float[Tensor, "b n1 dim"]) -> Float[Tensor, "b heads n1 d"]:
+        """The channels of each head."""
+        return rearrange(x, "b n1 (heads d) -> b heads n1 d", heads=self.heads)
 
     def neighbours(self, values: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b dim h w"]:
         """The local embedding of every head."""
@@ -155,12 +157,8 @@ class Attention(nn.Module):
 
     def weights(self, x: Float[Tensor, "b n1 dim"]) -> Float[Tensor, "b heads n1 n1"]:
         """The attention weights, for looking at."""
-        query, key, _ = self.split(self.qkv(x))
-        return attention_weights(query, key)
-
-    @property
-    def _rate(self) -> float:
-        return self.dropout if self.training else 0.0
+        query, key, _ = self.qkv(x).chunk(3, -1)
+        return attention_weights(self.split(query), self.split(key))
 
 
 class Block(nn.Module):
