@@ -25,6 +25,7 @@ def test_a_short_training_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The slow claims' own path, in two steps."""
     monkeypatch.setattr(claims, "STEPS", 2)
     monkeypatch.setattr(claims, "SEEDS", 1)
+    monkeypatch.setattr(claims, "SIDE", 32)
     monkeypatch.setattr(claims, "SMALL", PAPER.tiny[0])
     monkeypatch.setattr(claims, "_done", {})
     found = claims.ablation_loss(Run(output=tmp_path))

@@ -24,8 +24,8 @@ from histoformer.model import Histoformer, HistoformerConfig
 class Progression:
     """Fewer and larger patches as training goes on; the last stage lasts.
 
-    A stage takes its share from the batch of the data module: the first patches of it, and a random
-    square of each.
+    A stage takes its share from the batch of the data module: the first patches of it, and of these
+    a square at one random place.
     """
 
     iterations: tuple[int, ...]

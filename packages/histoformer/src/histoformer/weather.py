@@ -53,9 +53,9 @@ def raindrops(image: Photo, draw: Generator | None = None) -> Photo:
     height, width = image.shape[1:]
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     source, mask = torch.stack([x, y], -1).float(), torch.zeros(height, width)
-    for _ in range(max(2, height * width // 1500)):
+    for _ in range(max(2, height * width // 800)):
         top, left = (side * torch.rand((), generator=draw).item() for side in (height, width))
-        radius = _between(2, 7, draw)
+        radius = _between(3, 9, draw)
         inside = 1 - ((x - left) ** 2 + (y - top) ** 2).sqrt() / radius
         bent = torch.stack([left - 3 * (x - left), top - 3 * (y - top)], -1)
         source = torch.where(inside[..., None] > 0, bent, source)

@@ -256,14 +256,14 @@ class PairedImages(Dataset[tuple[Tensor, Tensor]]):
 
 
 def random_patch(
-    low: Float[Tensor, "c h w"], high: Float[Tensor, "c H W"], patch: int, scale: int
-) -> tuple[Float[Tensor, "c p p"], Float[Tensor, "c P P"]]:
-    """A patch of ``low`` at a uniform position, and the same of ``high``."""
+    low: Float[Tensor, "*batch h w"], high: Float[Tensor, "*batch H W"], patch: int, scale: int
+) -> tuple[Float[Tensor, "*batch p p"], Float[Tensor, "*batch P P"]]:
+    """A patch of ``low`` at a uniform position, and the same of ``high``; one place for a batch."""
     top, left = (int(torch.randint(side - patch + 1, ())) for side in low.shape[-2:])
     large = scale * patch
     return (
-        low[:, top : top + patch, left : left + patch],
-        high[:, top * scale : top * scale + large, left * scale : left * scale + large],
+        low[..., top : top + patch, left : left + patch],
+        high[..., top * scale : top * scale + large, left * scale : left * scale + large],
     )
 
 
