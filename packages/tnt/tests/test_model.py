@@ -167,3 +167,15 @@ def test_class_attention_is_a_share_of_one(tiny: TNTConfig) -> None:
     maps = model.class_attention(images)
     assert [tuple(x.shape) for x in maps] == [(2, 3, 2, 3)] * 2
     assert all(0 < x.sum((2, 3)).max() < 1 for x in maps)
+
+
+def test_training_attends_as_evaluation_does(tiny: TNTConfig) -> None:
+    """Short sequences keep their maps where gradients are wanted."""
+    layer, words = Layer(tiny, 6, 2, 0.0), torch.randn(5, 4, 6)
+    with torch.no_grad():
+        expected = layer(words)
+    assert torch.allclose(layer(words), expected, atol=1e-6)
+    long = torch.randn(1, 40, 6)
+    with torch.no_grad():
+        expected = layer(long)
+    assert torch.allclose(layer(long), expected, atol=1e-6)
