@@ -111,6 +111,24 @@ def test_rate_warms_up_and_falls_along_a_cosine(tmp_path, schedule: str) -> None
     assert {p.ndim for p in groups[0.05]} == {2, 4}
 
 
+def test_cosine_may_start_when_the_warm_up_ends(tmp_path) -> None:
+    """ResFormer's: linear from 0 to the rate, then the whole cosine."""
+    module = ClassificationModule(
+        Tiny(TinyConfig()), lr=0.1, lr_batch=None, warmup_lr=0.0, min_lr=0.0, warmup_epochs=2,
+        cosine_after_warmup=True, schedule="step", ema=None,
+    )  # fmt: skip
+    rates: list[float] = []
+    module.on_train_batch_start = lambda *_: rates.append(  # type: ignore[method-assign]
+        module.optimizers().param_groups[0]["lr"]
+    )
+    run = trainer(tmp_path, max_epochs=6, limit_train_batches=2, limit_val_batches=0)
+    run.fit(module, data(augmentation="none"))
+    warm = [0.1 * i / 4 for i in range(4)]
+    assert rates == pytest.approx(
+        warm + [0.1 * (1 + math.cos(math.pi * i / 8)) / 2 for i in range(8)]
+    )
+
+
 def test_repeated_augmentation_deals_copies_to_different_processes() -> None:
     seen = []
     for rank in range(3):

@@ -240,9 +240,7 @@ def classification_app(
                     dataset = open_images(data, "val", prepared(checkpoint, side)[0])
                     require_classes(model.config.classes, dataset.classes)
                     resized = at_size(model, side)
-                    found = measure(
-                        resized, dataset, batch_size=batch, workers=workers, bf16=bf16
-                    )
+                    found = measure(resized, dataset, batch_size=batch, workers=workers, bf16=bf16)
                 except (OSError, ValueError, ImportError) as error:
                     raise stop(error) from error
                 curve.append(found.top1)
