@@ -1,8 +1,8 @@
 """Attention within the regions of a partition, and within windows.
 
-The authors mask an L x L table of logits. Here the tokens of a batch are sorted by region, regions of
-about the same length are padded to the longest of them, and each such bucket is one call of fused
-attention: the cost is the sum of the squared lengths, and the memory grows with L.
+The authors mask an L x L table of logits. Here the tokens of a batch are sorted by region, regions
+of about the same length are padded to the longest of them, and each such bucket is one call of
+fused attention: the cost is the sum of the squared lengths, and the memory grows with L.
 """
 
 import math

@@ -177,9 +177,10 @@ def _drawn(sample: Sample, data: PairedSlices | DrawnSlices) -> Sample:
         if min(sides) < data.patch:
             raise ValueError(f"a slice of {list(sides)} is smaller than the patch, {data.patch}")
         corner = [int(torch.randint(side - data.patch + 1, ())) for side in sides]
+        square = *corner, data.patch
 
         def cut(x: Tensor, scale: int) -> Tensor:
-            top, left, side = (value * scale for value in (*corner, data.patch))
+            top, left, side = (value * scale for value in square)
             return x[..., top : top + side, left : left + side]
 
         sample = Sample(cut(sample[0], 1), cut(sample[1], data.scale), cut(sample[2], data.scale))

@@ -25,20 +25,21 @@ def run_golden(case: GoldenCase) -> Mapping[str, Any]:
     config = case.config
     labels = next((given[key] for key in ("mask", "labels", "regions") if key in given), None)
     if "intro.weight" in state:
-        model: nn.Module = RAT.from_official(
+        network = RAT.from_official(
             state,
             scale=config.get("scale", 1),
             heads=config.get("heads", 8),
             window=config.get("window_size", 4),
         )
-        prefix, image = "", given.get("image", given.get("x", given.get("input")))
+        model: nn.Module = network
+        prefix, step = "", network.config.reduction
         call: Callable[[Tensor], Tensor] = lambda x: model(x, labels)  # noqa: E731
-        step = model.config.reduction
     else:
         model, prefix = _part(state, config)
-        image, step = given.get("x", given.get("image")), 1
+        step = 1
         call = lambda x: _on_maps(model, x, labels)  # noqa: E731
     model = model.to(case.dtype).train(case.record.get("mode") == "train")
+    image = next(given[key] for key in ("image", "x", "input", "inp") if key in given)
     image = image.requires_grad_()
     out = call(image)
     found: dict[str, Any] = {"out": out, "output": out}

@@ -315,7 +315,7 @@ def _gate(x: Float[Tensor, "*shape twice"]) -> Float[Tensor, "*shape dim"]:
 
 
 def _continue(x: Tensor, axis: int, side: int, *, mirror: bool) -> Tensor:
-    """``x`` continued along ``axis`` to ``side``: mirrored without its edge, or its edge repeated."""
+    """``x`` continued to ``side``: mirrored without its edge, or with its edge repeated."""
     old = x.shape[axis]
     if side == old:
         return x
