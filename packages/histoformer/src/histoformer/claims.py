@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from histoformer.attention import histogram_attention
 from histoformer.loss import pearson_loss
-from histoformer.model import VARIANTS, Histoformer, HistoformerConfig
+from histoformer.model import VARIANTS, Histoformer, HistoformerConfig, HistogramBlock
 
 SMALL = HistoformerConfig(dim=24, depths=(1, 1, 1, 1), refinement=1)
 """About two million weights: what an hour on a CPU can train."""
@@ -52,9 +52,9 @@ def with_channel_attention(config: HistoformerConfig) -> Histoformer:
     """The network with channel attention in place of histogram attention."""
     model = Histoformer(config)
     for block in model.modules():
-        if hasattr(block, "attention"):
+        if isinstance(block, HistogramBlock):
             heads, dim = len(block.attention.temperature), block.attention.out.in_channels
-            block.attention = ChannelAttention(dim, heads, bias=config.bias)
+            block.attention = ChannelAttention(dim, heads, bias=config.bias)  # type: ignore[assignment]
     return model
 
 

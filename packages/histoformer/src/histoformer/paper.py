@@ -43,7 +43,7 @@ def _module(case: GoldenCase) -> nn.Module:
     if "output.weight" in state:
         return Histoformer.from_official(state, centred=centred)
     dim, bias = given["dim"], given.get("bias", False)
-    heads = given.get("heads", given.get("num_heads"))
+    heads: int = given.get("heads") or given.get("num_heads", 1)
     ratio = given.get("ffn_expansion_factor", 2.667)
     part: nn.Module
     if "temperature" in state:
