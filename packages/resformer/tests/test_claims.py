@@ -16,7 +16,7 @@ def test_fast_claims_hold(name: str, tmp_path) -> None:
 
 
 def test_learns_real_digits_at_two_sizes() -> None:
-    """scikit-learn's 8 x 8 digits at 16 and 8 pixels: 150 steps of a small network."""
+    """scikit-learn's 8 x 8 digits at 16 and 8 pixels: 120 steps of a small network."""
     from dataclasses import replace
 
     from image_classification_kit import accuracy, as_tensors, digits
@@ -25,14 +25,14 @@ def test_learns_real_digits_at_two_sizes() -> None:
     train, test = (
         as_tensors(*part, size=16, mean=0.3, std=0.35) for part in (arrays.train, arrays.test)
     )
-    model = ResFormer(replace(TOY, dim=48, depth=2))
+    model = ResFormer(replace(TOY, dim=48, depth=1))
     for module in model.modules():  # from wider weights a short run gets further
         if isinstance(module, torch.nn.Linear):
             torch.nn.init.normal_(module.weight, std=0.1)
-    losses = fit_sizes(model, train, range(150), sizes=(16, 8), seed=0)
-    assert sum(losses[-5:]) < sum(losses[:5]) / 1.5
+    losses = fit_sizes(model, train, range(120), sizes=(16, 8), seed=0)
+    assert sum(losses[-5:]) < sum(losses[:5]) / 1.3
     for size in (16, 8):
-        assert accuracy(model, resized(test[0], size), test[1]) > 0.4
+        assert accuracy(model, resized(test[0], size), test[1]) > 0.3
 
 
 def test_the_baselines_table_is_resized() -> None:
