@@ -137,7 +137,9 @@ def test_restoration_has_its_own_verb_and_baseline(toys: Any, run: Any) -> None:
     assert "input PSNR / dB" in invoke(app, asked.split()).stdout
     mean = json.loads(invoke(app, [*asked.split(), "--json"]).stdout)["mean"]
     assert mean["input_psnr"] == float("inf")
-    done = invoke(app, "clean hr/a.png -m weights.pth -o out.png --device cpu".split())
+    done = invoke(
+        app, ["clean", "hr/a.png", "-m", "weights.pth", "-o", "out.png", "--device", "cpu"]
+    )
     assert done.exit_code == 0
     assert Image.open("out.png").size == (36, 32)
 
