@@ -279,12 +279,16 @@ def _print_plan(episode: "Episode") -> None:
     problem = episode.problem
     rows = []
     for number, step in enumerate(episode.steps, 1):
-        line = None if step.switch is None else problem.feeder.line_name(step.switch - 1)
+        name = "stop"
+        if step.switch is not None:
+            name = f"{step.switch} ({problem.feeder.line_name(step.switch - 1)})"
         power = ", ".join(f"{p.real:.3f} + j{p.imag:.3f}" for p in step.sources)
-        name = "stop" if line is None else f"{step.switch} ({line})"
-        rows.append([str(number), name, f"{step.restored_mw:.3f}", f"{step.v_min:.4f}", power,
-                     step.why or "ok"])  # fmt: skip
-    columns = ["step", "switch", "restored MW", "lowest V p.u.", "sources MW + j Mvar", ""]
+        rows.append(
+            [str(number), name, f"{step.restored_mw:.3f}", f"{step.v_min:.4f}", power, step.why]
+        )
+    columns = ["step", "switch", "restored MW", "lowest V p.u.", "sources MW + j Mvar", "refused"]
+    if not episode.refused:
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     _table(columns, rows)
     print("\n".join(island_lines(problem, episode.state)))
     start = problem.restored(problem.start)
