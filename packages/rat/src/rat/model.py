@@ -89,7 +89,7 @@ class RAT(PaperModel):
         self.encoders, self.downs = nn.ModuleList(), nn.ModuleList()
         for depth in c.encoder_depths:
             self.encoders.append(nn.Sequential(*(NAFBlock(dim) for _ in range(depth))))
-            self.downs.append(nn.Conv2d(dim, 2 * dim, 2, stride=2))
+            self.downs.append(TokenLinear(4 * dim, 2 * dim))
             dim *= 2
         self.blocks = nn.ModuleList(RegionBlock(c) for _ in range(c.blocks))
         self.ups, self.decoders = nn.ModuleList(), nn.ModuleList()
@@ -187,7 +187,7 @@ class RAT(PaperModel):
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x = encoder(x)
             skips.append(x)
-            x = convolve(down, x)
+            x = down(rearrange(x, "b (h y) (w x) dim -> b h w (dim y x)", y=2, x=2))
         coarse = x
         for block in self.blocks:
             x = block(x, regions)

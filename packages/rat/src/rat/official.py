@@ -36,6 +36,7 @@ _NAMES = {
         )
     },
 }
+_CONVOLUTIONS = ("embed.weight", "output.weight", "depthwise.weight", "conv.weight")
 _LAYER = "middle_blks.0.layers.0"
 _NEEDED = (
     "intro.weight",
@@ -81,8 +82,8 @@ def convert_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, value in converted.items():
         if key.endswith("scale"):
             converted[key] = value.flatten()
-        elif value.ndim == 4 and value.shape[2:] == (1, 1) and not key.endswith("depthwise.weight"):
-            converted[key] = value.flatten(1)  # 1x1 convolutions, linear in our layout
+        elif value.ndim == 4 and not key.endswith(_CONVOLUTIONS):
+            converted[key] = value.flatten(1)  # 1x1 and strided ones, linear in our layout
     return converted
 
 

@@ -1,6 +1,7 @@
 """DICOM, NIfTI and pictures in and out, with their intensities and geometry."""
 
 import copy
+import gzip
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,8 +147,7 @@ def write_regions(path: str | Path, maps: Int[Tensor, "slices h w"], scan: Scan)
     nibabel = _medical("nibabel")
     data = rearrange(maps.numpy().astype(np.int32), "slices h w -> w h slices")
     affine = scan.source.affine if suffix(scan.path) in NIFTI else np.eye(4)
-    with atomic_path(Path(path)) as part:
-        nibabel.save(nibabel.Nifti1Image(data.squeeze(), affine), part)
+    _save_nifti(Path(path), nibabel.Nifti1Image(data.squeeze(), affine))
     return Path(path)
 
 
@@ -211,21 +211,25 @@ def _read_nifti(path: Path) -> tuple[Tensor, None, Any]:
 
 
 def _write_nifti(path: Path, scan: Scan) -> None:
-    nibabel = _medical("nibabel")
     source, scale = scan.source, _enlargement(scan)
     # A voxel that is split leaves the middle of its parts where its own was.
     split = np.diag([1 / scale, 1 / scale, 1, 1])
     split[:2, 3] = (1 / scale - 1) / 2
-    header = source.header.copy()
     slope, offset = _nifti_scaling(source)
     values = rearrange(scan.values.numpy(), "slices 1 h w -> w h slices")
     values = values.reshape(*values.shape[:2], *source.shape[2:])
     kind = source.get_data_dtype()
     raw = _integers(values, slope, offset, kind) if kind.kind in "iu" else values.astype(kind)
+    written = type(source)(raw, source.affine @ split, source.header)
     if kind.kind in "iu":
-        header.set_slope_inter(slope, offset)
+        written.header.set_slope_inter(slope, offset)  # an image forgets that of its header
+    _save_nifti(path, written)
+
+
+def _save_nifti(path: Path, image: Any) -> None:
+    content = image.to_bytes()
     with atomic_path(path) as part:
-        nibabel.save(type(source)(raw, source.affine @ split, header), part)
+        part.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
 def _nifti_scaling(source: Any) -> tuple[float, float]:
