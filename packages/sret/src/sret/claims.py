@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from attention_core import Evidence, Run, count_flops, count_parameters, replace
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from sret.model import VARIANTS, SReT, SReTConfig
 
@@ -46,6 +47,7 @@ DEEP: dict[int, SReTConfig] = {
     )
 }
 """Layers, counting each application of a block and each projection -> a network of as many."""
+MODES = ("forward", "train", "checkpointed")
 
 
 def sizes(run: Run) -> Evidence:
@@ -102,29 +104,33 @@ def recursion_is_free(run: Run) -> Evidence:
 
 def deep_nets(run: Run) -> Evidence:
     """Parameters, and memory of a forward pass and a training step, in processes of their own."""
-    found = {}
-    for layers in run.progress(list(DEEP), "building"):
-        command = [sys.executable, "-m", "sret.claims", str(layers)]
+    found: dict[int, dict[str, Any]] = {layers: {"finite": True} for layers in DEEP}
+    jobs = [(layers, mode) for layers in DEEP for mode in MODES]
+    for layers, mode in run.progress(jobs, "weighing"):
+        command = [sys.executable, "-m", "sret.claims", str(layers), mode]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found[layers] = json.loads(done.stdout.splitlines()[-1])
+        parameters, mebibytes, finite = json.loads(done.stdout.splitlines()[-1])
+        found[layers] |= {"parameters_m": parameters, mode: mebibytes}
+        found[layers]["finite"] &= finite
     within = all(13 <= entry["parameters_m"] <= 15 for entry in found.values())
     trains = all(entry["finite"] for entry in found.values())
     return Evidence(
         measured="; ".join(
-            f"{layers} layers: {e['parameters_m']:.1f} M, forward {e['forward_mib']:.0f} MiB, "
-            f"training step {e['train_mib']:.0f} MiB, checkpointed {e['checkpointed_mib']:.0f} MiB"
+            f"{layers} layers: {e['parameters_m']:.1f} M, forward {e['forward']:.0f} MiB, "
+            f"training step {e['train']:.0f} MiB, checkpointed {e['checkpointed']:.0f} MiB"
             for layers, e in found.items()
         ),
         holds=within and trains,
         numbers={str(layers): entry for layers, entry in found.items()},
-        note="Two images of 64 x 64 pixels; growth of the resident memory. Layers are applications "
+        note="Two images of 64 x 64 pixels; growth of the resident memory above weights "
+        "and gradients. Layers are applications "
         "of blocks and projections; which widths the paper's deep networks have is not published, "
         "these have SReT-T's. It shows that they run and give gradients, not how well they learn.",
     )
 
 
-def weigh(layers: int) -> dict[str, Any]:
-    """What a deep network weighs, in this process."""
+def weigh(layers: int, mode: str) -> tuple[float, float, bool]:
+    """Millions of parameters, mebibytes of a step in this process, whether gradients are finite."""
     from pathlib import Path
 
     def resident(field: str) -> float:
@@ -134,21 +140,20 @@ def weigh(layers: int) -> dict[str, Any]:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     model, images = SReT(DEEP[layers]), torch.randn(2, 3, 64, 64)
-    entry: dict[str, Any] = {"parameters_m": count_parameters(model) / 1e6}
-    model(images).square().mean().backward()  # gradients are allocated: they do not count below
-    for name in ("forward", "checkpointed", "train"):
-        model.set_grad_checkpointing(name == "checkpointed")
-        model.train(name != "forward")
-        Path("/proc/self/clear_refs").write_text("5")
-        before = resident("VmRSS")
-        with torch.set_grad_enabled(name != "forward"):
-            logits = model(images)
-        if name != "forward":
-            logits.square().mean().backward()
-        entry[f"{name}_mib"] = resident("VmHWM") - before
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 0)
+    model.train(mode != "forward")
+    model.set_grad_checkpointing(mode == "checkpointed")
+    checkpoint(torch.sin, images, use_reentrant=False)  # its first use imports a lot
+    before = resident("VmRSS")
+    with torch.set_grad_enabled(mode != "forward"):
+        logits = model(images)
+    if mode != "forward":
+        logits.square().mean().backward()
+    growth = resident("VmHWM") - before
     gradients: list[Any] = [p.grad for p in model.parameters()]
-    entry["finite"] = all(bool(gradient.isfinite().all()) for gradient in gradients)
-    return entry
+    finite = all(bool(gradient.isfinite().all()) for gradient in (logits, *gradients))
+    return count_parameters(model) / 1e6, growth, finite
 
 
 def learns_digits(run: Run) -> Evidence:
@@ -259,4 +264,4 @@ def _percent(values: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(weigh(int(sys.argv[1]))))
+    print(json.dumps(weigh(int(sys.argv[1]), sys.argv[2])))
