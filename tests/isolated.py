@@ -58,11 +58,14 @@ def loss_of(outputs: Any) -> Any:
 
 
 def compiled(paper: Any) -> list[float]:
-    """Per tiny configuration: how far the compiled forward is from the eager one, fullgraph."""
+    """For the first and the last tiny configuration of each network: how far the compiled forward
+    is from the eager one, in one graph."""
     import torch
 
+    first = {type(config): config for config in reversed(paper.tiny)}
+    last = {type(config): config for config in paper.tiny}
     gaps = []
-    for config in paper.tiny:
+    for config in dict.fromkeys([*first.values(), *last.values()]):
         torch.manual_seed(0)
         model, inputs = paper.build(config).eval(), paper.inputs(config, None, 2)
         torch.manual_seed(1)
@@ -71,7 +74,7 @@ def compiled(paper: Any) -> list[float]:
         torch.manual_seed(1)
         torch._dynamo.reset()
         with torch.no_grad():
-            graph = torch.compile(model, fullgraph=True, backend="aot_eager")(**inputs)
+            graph = torch.compile(model, fullgraph=True, backend="eager")(**inputs)
         gaps.append(gap(graph, eager))
     return gaps
 
