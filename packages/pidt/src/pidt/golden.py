@@ -78,9 +78,9 @@ def _transformer(case: GoldenCase) -> dict[str, Tensor]:
         norm_eps=told["layer_norm_epsilon"],
     )
     config = replace(config, dropout=0.0)
-    model = PIDT(config).to(case.dtype).train(case.record["mode"] == "train")
+    model = PIDT(config).to(case.dtype).train(case.record.get("mode") == "train")
     drawn = {name.partition(":")[2]: value for name, value in case.inputs().items()}
-    mask = _mask(drawn.pop(""), *drawn["timesteps"].shape)
+    mask = _mask(drawn.pop("", "ones"), *drawn["timesteps"].shape)
     out = functional_call(
         model,
         weights,
