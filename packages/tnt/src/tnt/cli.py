@@ -37,12 +37,6 @@ def load(checkpoint: Path) -> Any:
 
 def draw_attention(model: Any, picture: Any, path: Path) -> Path:
     """The class token's attention to the patches, mean over heads, over the picture."""
-    import torch
-    from image_classification_kit import to_tensor
-    from image_classification_kit.figures import map_figure
+    from image_classification_kit.figures import attention_figure
 
-    depth, images = len(model.blocks), preprocessing().normalise(to_tensor(picture))[None]
-    with torch.no_grad():
-        found = model.class_attention(images.to(next(model.parameters()).device))
-    blocks = sorted({0, depth // 2, depth - 1})
-    return map_figure(picture, {f"block {i + 1}": found[i][0].mean(0) for i in blocks}, path)
+    return attention_figure(model, picture, path, preprocessing())
