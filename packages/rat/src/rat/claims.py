@@ -120,14 +120,15 @@ class Plain(nn.Module):
 
 
 def _without_regions(model: RAT) -> None:
-    for block in model.blocks:
-        for layer in block.layers:
-            layer.region_scale.requires_grad_(False)  # it stays zero
+    for name, parameter in model.named_parameters():
+        if name.endswith("region_scale"):
+            parameter.requires_grad_(False)  # it stays zero
 
 
 def _without_attention(model: RAT) -> None:
+    c = model.config
     for block in model.blocks:
-        block.layers = nn.ModuleList(Plain(model.config.dim) for _ in block.layers)
+        block.layers = nn.ModuleList(Plain(c.dim) for _ in range(c.layers))
 
 
 NETWORKS: dict[str, Any] = {
