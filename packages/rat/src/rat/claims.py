@@ -21,7 +21,7 @@ SMALL = RATConfig(width=16, blocks=1, heads=4)
 """What minutes on a CPU can train."""
 NOISE = 0.1
 """Standard deviation of the noise on slices in [0, 1]."""
-SEEDS, STEPS, FULL_STEPS = 3, 150, 1500
+SEEDS, STEPS, FULL_STEPS = 3, 100, 200
 
 
 @torch.no_grad()

@@ -148,7 +148,7 @@ PAPER = Paper(
             "attention, with windows alone, or of NAF blocks.",
             source="Table 2, on other data",
             paper_says="region attention beats global and window attention",
-            cost="COST on a CPU core, five times that with --full",
+            cost="9 min on a CPU core, twice that with --full",
             measure=claims.denoises,
             fast=False,
         ),
