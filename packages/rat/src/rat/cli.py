@@ -133,12 +133,11 @@ def find_regions(scan: Any, place: Path | None, method: str, scale: int) -> Any:
     import torch
 
     from rat.data import enlarge_regions
-    from rat.regions import make_regions, sam_generator
+    from rat.regions import make_regions
     from rat.scans import read_regions, stem, suffix
 
     if place is None:
-        options = {"generator": sam_generator()} if method == "sam" else {}
-        maps = [make_regions(x.clamp(0, 1), method, **options) for x in scan.unit]
+        maps = [make_regions(x.clamp(0, 1), method) for x in scan.unit]
         return torch.stack([enlarge_regions(labels, scale) for labels in maps])
     if place.is_dir():
         found = [file for file in place.iterdir() if stem(file) == stem(scan.path) and suffix(file)]

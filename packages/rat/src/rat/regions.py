@@ -1,5 +1,6 @@
 """Partitions of an image into regions: superpixels, grey levels, masks of Segment Anything."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -79,19 +80,19 @@ def regions_from_sam(
         image: grey or RGB in [0, 1].
         model: name on the Hugging Face Hub, or a folder.
         points: of the grid of prompts, per side.
-        generator: a ``mask-generation`` pipeline that is kept for many images.
+        generator: a ``mask-generation`` pipeline of one's own.
     """
     from PIL import Image
 
-    if generator is None:
-        generator = sam_generator(model)
+    generator = generator or sam_generator(model)
     pixels = Image.fromarray((_pixels(image) * 255).round().astype(np.uint8))
     found = generator(pixels, points_per_batch=64, points_per_crop=points)
     return regions_from_masks(found["masks"], image.shape[-2:])
 
 
+@functools.cache
 def sam_generator(model: str = SAM) -> Callable[..., Any]:
-    """Segment Anything as transformers offers it.
+    """Segment Anything as transformers offers it, loaded once per process.
 
     Raises:
         ModuleNotFoundError: without transformers, which the extra ``sam`` brings.
