@@ -58,25 +58,39 @@ def loss_of(outputs: Any) -> Any:
 
 
 def compiled(paper: Any) -> list[float]:
-    """For the first and the last tiny configuration of each network: how far the compiled forward
-    is from the eager one, in one graph."""
+    """Per tiny configuration: how far the outputs of one graph are from the eager ones.
+
+    Of the first configuration also the gradients.
+    """
+    import einops
     import torch
 
-    first = {type(config): config for config in reversed(paper.tiny)}
-    last = {type(config): config for config in paper.tiny}
+    # Traced through, einops' parsing of patterns would take most of the time.
+    for operation in (einops.rearrange, einops.reduce, einops.repeat, einops.pack, einops.unpack):
+        torch.compiler.allow_in_graph(operation)
     gaps = []
-    for config in dict.fromkeys([*first.values(), *last.values()]):
+    for config in paper.tiny:
         torch.manual_seed(0)
         model, inputs = paper.build(config).eval(), paper.inputs(config, None, 2)
-        torch.manual_seed(1)
-        with torch.no_grad():
-            eager = model(**inputs)
-        torch.manual_seed(1)
         torch._dynamo.reset()
-        with torch.no_grad():
-            graph = torch.compile(model, fullgraph=True, backend="eager")(**inputs)
-        gaps.append(gap(graph, eager))
+        graph = torch.compile(model, fullgraph=True, backend="aot_eager")
+        eager, found = (outcome(call, inputs, model, not gaps) for call in (model, graph))
+        gaps.append(gap(found, eager))
     return gaps
+
+
+def outcome(call: Any, inputs: dict[str, Any], model: Any, learning: bool) -> list[Any]:
+    """The outputs of ``call``, and if ``learning`` the gradients of the model's parameters."""
+    import torch
+
+    torch.manual_seed(1)
+    with torch.set_grad_enabled(learning):
+        outputs = call(**inputs)
+    if not learning:
+        return [outputs]
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(loss_of(outputs), wanted, allow_unused=True)
+    return [outputs, [g for g in gradients if g is not None]]
 
 
 def distributed_step(paper: Any) -> list[float]:

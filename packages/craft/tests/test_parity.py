@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attention_core import CheckpointError, GoldenCase, golden_cases
-from craft import CRAFT, CRAFTConfig, load
+from craft import CRAFT, CRAFTConfig
 from craft.paper import PAPER
 from torch import Tensor
 
@@ -140,10 +140,10 @@ def test_stored_offsets_tell_the_rectangles_apart() -> None:
 def test_wrappers_and_prefixes(tmp_path: Path) -> None:
     state, model = official(CRAFTConfig(scale=2, depths=(1,), heads=(6,)))
     torch.save({"params": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "net.pth")
-    loaded = load(tmp_path / "net.pth")
+    loaded = CRAFT.load(tmp_path / "net.pth")
     assert loaded.conv_first.weight.equal(model.conv_first.weight)
     loaded.save_pretrained(tmp_path / "net")
-    assert load(tmp_path / "net").conv_first.weight.equal(model.conv_first.weight)
+    assert CRAFT.load(tmp_path / "net").conv_first.weight.equal(model.conv_first.weight)
 
 
 def test_other_files_are_refused_by_name() -> None:

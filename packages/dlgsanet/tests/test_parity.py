@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from attention_core import CheckpointError, GoldenCase, golden_cases
-from dlgsanet import DLGSANet, load
+from dlgsanet import DLGSANet
 from dlgsanet.paper import PAPER
 from torch import Tensor
 
@@ -102,9 +102,9 @@ def test_wrappers_and_prefixes(tmp_path: Path) -> None:
     state = {f"module.{key}": value for key, value in official(model).items()}
     other = {key: value + 1 for key, value in state.items()}
     torch.save({"params": other, "params_ema": state}, tmp_path / "net.pth")
-    loaded = load(tmp_path / "net.pth")
+    loaded = DLGSANet.load(tmp_path / "net.pth")
     loaded.save_pretrained(tmp_path / "net")
-    assert load(tmp_path / "net").conv_first.weight.equal(model.conv_first.weight)
+    assert DLGSANet.load(tmp_path / "net").conv_first.weight.equal(model.conv_first.weight)
 
 
 def test_other_files_are_refused_by_name() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attention_core import CheckpointError, GoldenCase, golden_cases
-from drct import DRCT, DRCTConfig, load
+from drct import DRCT, DRCTConfig
 from drct.paper import PAPER
 from torch import Tensor
 
@@ -125,10 +125,10 @@ def test_wrappers_and_prefixes(tmp_path: Path) -> None:
     averaged = {key: value + 1 for key, value in state.items()}
     wrapped = {"params": averaged, "params_ema": {f"module.{k}": v for k, v in state.items()}}
     torch.save(wrapped, tmp_path / "net.pth")
-    loaded = load(tmp_path / "net.pth")
+    loaded = DRCT.load(tmp_path / "net.pth")
     assert loaded.conv_first.weight.equal(model.conv_first.weight)
     loaded.save_pretrained(tmp_path / "net")
-    assert load(tmp_path / "net").conv_first.weight.equal(model.conv_first.weight)
+    assert DRCT.load(tmp_path / "net").conv_first.weight.equal(model.conv_first.weight)
 
 
 def test_other_files_are_refused_by_name() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attention_core import CheckpointError, GoldenCase, golden_cases
-from hat import HAT, HATConfig, load
+from hat import HAT, HATConfig
 from hat.overlap import OverlappingCrossAttention
 from hat.paper import PAPER
 from hypothesis import given, settings
@@ -132,10 +132,10 @@ def test_wrappers_prefixes_and_buffers(tmp_path: Path) -> None:
     state["relative_position_index_OCA"] = torch.zeros(16, 36, dtype=torch.int64)
     wrapped = {"params": averaged, "params-ema": {f"netG.{k}": v for k, v in state.items()}}
     torch.save(wrapped, tmp_path / "net.pth")
-    loaded = load(tmp_path / "net.pth")
+    loaded = HAT.load(tmp_path / "net.pth")
     assert loaded.conv_first.weight.equal(model.conv_first.weight)
     loaded.save_pretrained(tmp_path / "net")
-    assert load(tmp_path / "net").conv_first.weight.equal(model.conv_first.weight)
+    assert HAT.load(tmp_path / "net").conv_first.weight.equal(model.conv_first.weight)
 
 
 def test_ratios_that_rounding_would_lose() -> None:

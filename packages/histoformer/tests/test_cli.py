@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from histoformer import Histoformer, load
+from histoformer import Histoformer
 from histoformer.cli import main
 from histoformer.paper import PAPER
 from image_restoration_kit import enlarge, quantise, read_picture, write_picture
@@ -28,7 +28,7 @@ def run(monkeypatch: pytest.MonkeyPatch, line: str) -> int:
 
 def test_restore(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(monkeypatch, "restore in -m net -o out --device cpu") == 0
-    expected = quantise(enlarge(load("net"), read_picture("in/a.png").color[None])[0])
+    expected = quantise(enlarge(Histoformer.load("net"), read_picture("in/a.png").color[None])[0])
     assert quantise(read_picture("out/a.png").color).equal(expected)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attention_core import CheckpointError, GoldenCase, golden_cases
-from histoformer import Histoformer, load
+from histoformer import Histoformer
 from histoformer.attention import dynamic_range_order, histogram_attention, permute
 from histoformer.official import name
 from histoformer.paper import PAPER
@@ -85,10 +85,10 @@ def test_wrappers_and_folders(tmp_path: Path) -> None:
     torch.save(
         {"params": {f"module.{k}": v for k, v in official(model).items()}}, tmp_path / "n.pth"
     )
-    loaded = load(tmp_path / "n.pth")
+    loaded = Histoformer.load(tmp_path / "n.pth")
     assert loaded.output.weight.equal(model.output.weight)
     loaded.save_pretrained(tmp_path / "net")
-    assert load(tmp_path / "net").output.weight.equal(model.output.weight)
+    assert Histoformer.load(tmp_path / "net").output.weight.equal(model.output.weight)
 
 
 def test_other_files_are_refused_by_name() -> None:

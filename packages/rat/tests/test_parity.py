@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from attention_core import CheckpointError, GoldenCase, golden_cases
-from rat import RAT, load
+from rat import RAT
 from rat.attention import RegionAttention, group_by_region, mask_by_region
 from rat.model import NAFBlock
 from rat.paper import PAPER
@@ -59,7 +59,7 @@ def test_sizes_are_read_off_the_tensors_with_or_without_a_prefix(tmp_path: Path)
     assert (config.mlp_ratio, config.channels) == (2, 1)
     model.save_pretrained(tmp_path / "net")
     image, regions = torch.rand(1, 1, 16, 32), torch.arange(32).expand(16, 32) // 8
-    assert load(tmp_path / "net")(image, regions).equal(model(image, regions))
+    assert RAT.load(tmp_path / "net")(image, regions).equal(model(image, regions))
 
 
 def test_a_naf_block_is_its_description() -> None:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from image_classification_kit.commands import classification_app
+from image_classification_kit.figures import attention_figure
 from image_classification_kit.training import smooth
 from PIL import Image
 from resformer import ResFormer
-from resformer.cli import draw_attention, load
 from resformer.data import MultiSizeData, mix_views
 from resformer.official import to_official_names
 from resformer.train import Training
@@ -24,7 +24,7 @@ def test_classify_and_sizes(tiny, tmp_path) -> None:
     model = ResFormer(replace(tiny, classes=4))
     torch.save(to_official_names(model.state_dict()), tmp_path / "model.pth")
     PICTURE.save(tmp_path / "a.png")
-    app = classification_app("resformer", load, draw=draw_attention)
+    app = classification_app("resformer", ResFormer.load, draw=attention_figure)
     given = ["-m", str(tmp_path / "model.pth"), "--device", "cpu", "--json"]
     seen = ["classify", str(tmp_path / "a.png"), *given, "--map", str(tmp_path / "map.png")]
     done = CliRunner().invoke(app, [*seen, "--size", "24"])

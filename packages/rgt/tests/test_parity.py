@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from attention_core import CheckpointError, GoldenCase, golden_cases
 from einops import rearrange
-from rgt import RGT, load
+from rgt import RGT
 from rgt.official import name
 from rgt.paper import PAPER
 from torch import Tensor
@@ -98,10 +98,10 @@ def test_a_file_of_weights_alone_does_not_tell_its_window() -> None:
 def test_wrappers_prefixes_and_buffers(tmp_path: Path) -> None:
     mask = {"layers.0.blocks.2.attn.attn_mask_0": torch.zeros(1)}
     torch.save({"params": {f"module.{k}": v for k, v in tiny(**mask).items()}}, tmp_path / "n.pth")
-    model = load(tmp_path / "n.pth")
+    model = RGT.load(tmp_path / "n.pth")
     model.save_pretrained(tmp_path / "net")
     image = torch.rand(1, 3, 16, 16)
-    assert load(tmp_path / "net")(image).equal(model(image))
+    assert RGT.load(tmp_path / "net")(image).equal(model(image))
 
 
 def test_other_files_are_refused_by_name() -> None:

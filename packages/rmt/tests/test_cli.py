@@ -8,7 +8,7 @@ from attention_core import Run
 from image_classification_kit.commands import classification_app
 from PIL import Image
 from rmt import RMT
-from rmt.cli import draw_decay, load
+from rmt.cli import draw_decay
 from rmt.official import to_official_names
 from rmt.paper import PAPER
 from rmt.train import Training
@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 def test_classify_writes_the_decay_that_the_middle_sees(tiny, tmp_path) -> None:
     RMT(tiny).save_pretrained(tmp_path / "model")
     Image.new("RGB", (90, 70), "teal").save(tmp_path / "a.png")
-    app = classification_app("rmt", load, draw=draw_decay)
+    app = classification_app("rmt", RMT.load, draw=draw_decay)
     arguments = ["classify", str(tmp_path / "a.png"), "-m", str(tmp_path / "model"), "--json"]
     arguments += ["--map", str(tmp_path / "map.png"), "--size", "64", "--device", "cpu"]
     done = CliRunner().invoke(app, arguments)

@@ -175,8 +175,9 @@ def test_batch_norms_freeze_only_on_request(tiny_backbone) -> None:
 
 
 COMPILED = """
-import torch
+import einops, torch
 from rmt import RMT, RMTConfig
+torch.compiler.allow_in_graph(einops.rearrange)  # its parsing would take most of the time
 torch.manual_seed(0)
 model = RMT(RMTConfig(
     dims=(8, 12), depths=(1, 1), heads=(2, 2), mlp_ratios=(2, 2), decay_start=(2, 2),

@@ -14,7 +14,8 @@ def official(model: torch.nn.Module) -> tuple[dict, dict]:
     """A network's weights by the authors' names, and VGG-19's by torchvision's."""
     own = model.state_dict()
     vgg = rename(
-        own, lambda key: key.replace("vgg.layers.", "features.") if "vgg." in key else None
+        own,
+        lambda key: key.replace("embedding.vgg.layers.", "features.") if "vgg." in key else None,
     )
     network = {}
     for key in NAMES:

@@ -23,7 +23,7 @@ def test_a_pair_is_learnt() -> None:
     truth = DrawnImages().read("drawn0")[None, :, :32, :32]
     blended = blend(truth[0], DrawnImages().read("drawn1")[:, :32, :32], 2.0)[None]
     model = RRFormer(replace(SMALL, depths=(1,)))
-    torch.nn.init.constant_(model.last.bias, START)
+    torch.nn.init.constant_(model.decoder.last.bias, START)
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     losses = []
     for _ in range(60):

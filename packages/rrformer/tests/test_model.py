@@ -37,8 +37,8 @@ def test_the_released_form_goes_without_the_body() -> None:
 
 def test_features_are_frozen_and_detached() -> None:
     model = RRFormer(PAPER.tiny[0])
-    assert not any(name.startswith("vgg") for name, _ in model.named_parameters())
-    assert any(name.startswith("vgg.layers.28") for name in model.state_dict())
+    assert not any(name.startswith("embedding.vgg") for name, _ in model.named_parameters())
+    assert any(name.startswith("embedding.vgg.layers.28") for name in model.state_dict())
 
 
 def test_the_discriminator_judges_images_of_any_size() -> None:

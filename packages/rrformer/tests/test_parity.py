@@ -76,8 +76,8 @@ def test_checkpoints_that_do_not_fit_are_named() -> None:
         RRFormer.from_official({"icnn": network, "epoch": 3})
     vgg = {f"features.{k.split('features.')[1]}": v for k, v in released().items() if "vgg" in k}
     model = RRFormer.from_official({"icnn": network, "epoch": 3}, vgg=vgg)
-    assert model.vgg is not None
-    assert model.vgg.layers["28"].weight.equal(vgg["features.28.weight"])
+    assert model.embedding.vgg is not None
+    assert model.embedding.vgg.layers["28"].weight.equal(vgg["features.28.weight"])
     del vgg["features.0.bias"]
     with pytest.raises(CheckpointError, match=r"1 entries missing, such as features\.0\.bias"):
         VGG19().load(vgg)

@@ -182,8 +182,9 @@ def test_autocast_and_half_precision() -> None:
 
 
 COMPILED = """
-import torch
+import einops, torch
 from rrt_mil import R2TConfig, R2TMIL, R2TMILConfig
+torch.compiler.allow_in_graph(einops.rearrange)  # its parsing would take most of the time
 encoder = R2TConfig(dim=16, heads=4, crmsa_heads=2, epeg_k=5)
 model = R2TMIL(R2TMILConfig(features=16, dim=16, attention_dim=4, encoder=encoder)).eval().double()
 """

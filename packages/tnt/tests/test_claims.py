@@ -7,9 +7,10 @@ import pytest
 import torch
 from attention_core import Run
 from image_classification_kit.commands import classification_app
+from image_classification_kit.figures import attention_figure
 from PIL import Image
 from tnt import TNT
-from tnt.cli import draw_attention, load, preprocessing
+from tnt.cli import preprocessing
 from tnt.paper import PAPER
 from tnt.train import Training
 from typer.testing import CliRunner
@@ -41,7 +42,7 @@ def test_learns_real_digits(tmp_path) -> None:
 def test_classify_draws_what_the_class_token_attends_to(tiny, tmp_path) -> None:
     TNT(replace(tiny, image_size=(24, 24))).save_pretrained(tmp_path / "model")
     Image.new("RGB", (90, 70), "teal").save(tmp_path / "a.png")
-    app = classification_app("tnt", load, preprocessing=preprocessing(), draw=draw_attention)
+    app = classification_app("tnt", TNT.load, preprocessing=preprocessing(), draw=attention_figure)
     arguments = ["classify", str(tmp_path / "a.png"), "-m", str(tmp_path / "model"), "--json"]
     arguments += ["--map", str(tmp_path / "map.png"), "--size", "24", "--device", "cpu"]
     done = CliRunner().invoke(app, arguments)

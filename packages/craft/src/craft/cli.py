@@ -2,8 +2,8 @@
 
 from image_restoration_kit.commands import super_resolution_app
 
-from craft.model import load
+from craft.model import CRAFT
 
 
 def main() -> None:
-    super_resolution_app("craft", load)()
+    super_resolution_app("craft", CRAFT.load)()

@@ -18,7 +18,6 @@ from attention_core import (
     require,
     require_positive,
 )
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -83,6 +82,7 @@ class CRAFT(SuperResolver):
         super().__init__(config)
         c = config
         self.conv_first = nn.Conv2d(c.channels, c.dim, 3, padding=1)
+        self.embed_norm = nn.Identity()
         self.groups = nn.ModuleList(
             ResidualCrossRefinementFusionGroup(c, depth, heads)
             for depth, heads in zip(c.depths, c.heads, strict=True)
@@ -117,13 +117,6 @@ class CRAFT(SuperResolver):
 
         state = read_checkpoint(checkpoint)
         return cls.from_state(*convert(state, window=window, image_range=image_range))
-
-    def forward_features(self, shallow: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b dim h w"]:
-        """Deep features of the shallow ones: the groups and the last norm."""
-        x = rearrange(shallow, "b dim h w -> b h w dim")
-        for group in self.groups:
-            x = group(x)
-        return rearrange(self.norm(x), "b h w dim -> b dim h w")
 
     def reconstruct(self, x: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b c sh sw"]:
         return self.upsample(x)
@@ -202,6 +195,3 @@ class HighFrequencyEnhancementBlock(nn.Module):
         local = convolve(self.conv, local)
         peaks = self.linear(convolve(nn.MaxPool2d(3, 1, 1), peaks))
         return x + self.merge(F.gelu(torch.cat([local, peaks], -1)))
-
-
-load = CRAFT.load

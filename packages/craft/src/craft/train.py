@@ -3,9 +3,9 @@
 from typing import Any
 
 from attention_core.training import main as train
-from image_restoration_kit.training import SuperResolutionData, SuperResolutionModule, start_from
+from image_restoration_kit.training import SuperResolutionData, SuperResolutionModule
 
-from craft.model import CRAFT, CRAFTConfig, load
+from craft.model import CRAFT, CRAFTConfig
 
 
 class Training(SuperResolutionModule):
@@ -13,16 +13,11 @@ class Training(SuperResolutionModule):
 
     Args:
         network: sizes of the network.
-        start: weights to start from, a file of the authors' or a saved folder; those of another
-            shape (the upsampling of another scale) stay as drawn.
-        training: learning rate and schedule.
+        training: weights to start from, learning rate and schedule.
     """
 
-    def __init__(self, network: CRAFTConfig, start: str | None = None, **training: Any) -> None:
-        model = CRAFT(network)
-        if start is not None:
-            start_from(model, load(start), body="groups.")
-        super().__init__(model, **training)
+    def __init__(self, network: CRAFTConfig, **training: Any) -> None:
+        super().__init__(CRAFT(network), **training)
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 from image_restoration_kit.commands import super_resolution_app
 
-from dlgsanet.model import load
+from dlgsanet.model import DLGSANet
 
 
 def main() -> None:
-    super_resolution_app("dlgsanet", load)()
+    super_resolution_app("dlgsanet", DLGSANet.load)()

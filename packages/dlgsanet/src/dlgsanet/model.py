@@ -155,13 +155,6 @@ class DLGSANet(SuperResolver):
             *convert(state, activation=activation, window=window, image_range=image_range)
         )
 
-    def forward_features(self, shallow: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b dim h w"]:
-        """Deep features of the shallow ones: the groups, between norms if there are."""
-        x = self.embed_norm(rearrange(shallow, "b dim h w -> b h w dim"))
-        for group in self.groups:
-            x = group(x)
-        return rearrange(self.norm(x), "b h w dim -> b dim h w")
-
     def reconstruct(self, x: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b c sh sw"]:
         if self.config.head == "steps":
             return super().reconstruct(x)
@@ -352,6 +345,3 @@ def window_starts(side: int, window: int) -> list[int]:
     step = window if count == 1 else -(-(side - window) // (count - 1))
     starts = list(range(0, side - window, step))
     return [*starts, side - window]
-
-
-load = DLGSANet.load

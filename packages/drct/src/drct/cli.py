@@ -2,8 +2,8 @@
 
 from image_restoration_kit.commands import super_resolution_app
 
-from drct.model import load
+from drct.model import DRCT
 
 
 def main() -> None:
-    super_resolution_app("drct", load)()
+    super_resolution_app("drct", DRCT.load)()

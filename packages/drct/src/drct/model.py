@@ -12,6 +12,7 @@ from attention_core import (
     TokenLinear,
     WindowAttention,
     initialise_linear,
+    learned_positions,
     read_checkpoint,
     require,
     require_fraction,
@@ -19,7 +20,6 @@ from attention_core import (
     require_scale,
     upsampler,
 )
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -116,9 +116,7 @@ class DRCT(SuperResolver):
         c = config
         self.conv_first = nn.Conv2d(c.channels, c.dim, 3, padding=1)
         self.embed_norm = nn.LayerNorm(c.dim) if c.embed_norm else nn.Identity()
-        if c.positions is not None:
-            self.positions = nn.Parameter(torch.empty(c.positions, c.positions, c.dim))
-            nn.init.trunc_normal_(self.positions, std=0.02)
+        self.positions = learned_positions(c.positions, c.dim)
         self.groups = nn.ModuleList(
             ResidualDenseGroup(c, heads, drop_path)
             for heads, drop_path in zip(c.heads, c.drop_paths, strict=True)
@@ -158,15 +156,6 @@ class DRCT(SuperResolver):
             *convert(state, image_range=image_range, drop_path=drop_path, shifted=shifted)
         )
 
-    def forward_features(self, shallow: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b dim h w"]:
-        """Deep features of the shallow ones: the groups and the last norm."""
-        x = self.embed_norm(rearrange(shallow, "b dim h w -> b h w dim"))
-        if self.config.positions is not None:
-            x = x + self.positions
-        for group in self.groups:
-            x = group(x)
-        return rearrange(self.norm(x), "b h w dim -> b dim h w")
-
     @property
     def multiple(self) -> int:
         """What both sides of an input are multiples of."""
@@ -185,15 +174,6 @@ class DRCT(SuperResolver):
         after = c.body_conv + 2 + len(self.upsample) // 2
         shifts = 4 * (c.window - c.window // 2) * c.groups if c.shifted else 0
         return 1 + shifts + c.window - 1 + after
-
-    def check(self, image: Tensor) -> None:
-        super().check(image)
-        side, (height, width) = self.config.positions, image.shape[2:]
-        if side is not None and (height, width) != (side, side):
-            raise ValueError(
-                f"an image of {height} x {width}: absolute positions tie this model to "
-                f"{side} x {side}"
-            )
 
 
 class ResidualDenseGroup(nn.Module):
@@ -253,6 +233,3 @@ class SwinLayer(nn.Module):
         attended = self.attention(self.norm1(x), (self.shift, self.shift))
         x = x + self.drop_path(attended)
         return x + self.drop_path(self.fc2(F.gelu(self.fc1(self.norm2(x)))))
-
-
-load = DRCT.load

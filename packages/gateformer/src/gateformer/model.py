@@ -1,4 +1,4 @@
-"""Gateformer: what a series did and what its neighbours did, mixed by two gates (Fig. 2)."""
+"""Gateformer: what a series did and what its neighbours did, mixed by two gates."""
 
 import copy
 import math
@@ -181,7 +181,7 @@ class Gateformer(PaperModel):
     def embed(
         self, series: Float[Tensor, "batch variates lookback"]
     ) -> tuple[Float[Tensor, "batch variates dim"], Float[Tensor, "batch variates dim"]]:
-        """Each series' embedding as a whole, and by its patches (Sec. 3.2)."""
+        """Each series' embedding as a whole, and by its patches."""
         return self.dropout(self.window_embedding(series)), self.temporal(series)
 
     @torch.no_grad()
@@ -202,7 +202,7 @@ class Gateformer(PaperModel):
 
 
 class Gate(nn.Module):
-    """A share of the first and the rest of the second, channel by channel (Eq. 4, 7)."""
+    """A share of the first and the rest of the second, channel by channel."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ class Gate(nn.Module):
 
 
 class TemporalPath(nn.Module):
-    """Each series by itself: its patches see each other and become one vector (Sec. 3.2)."""
+    """Each series by itself: its patches see each other and become one vector."""
 
     def __init__(self, config: GateformerConfig) -> None:
         super().__init__()

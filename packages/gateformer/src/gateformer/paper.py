@@ -137,7 +137,7 @@ PAPER = Paper(
         Claim(
             id="gates",
             statement="Mixing both descriptions of a series is no worse than the better one alone.",
-            source="Sec. 3 (this project's comparison)",
+            source="of this project",
             paper_says="both are needed (figures not readable)",
             cost="12 min on one CPU core",
             measure=claims.gates_help,
@@ -173,7 +173,7 @@ PAPER = Paper(
         Claim(
             id="gates-reduce",
             statement="Gates at 0 or 1 reduce the network to one path, or to each series alone.",
-            source="Sec. 3",
+            source="of this project",
             paper_says="-",
             cost="1 s on a CPU core",
             measure=claims.gates_reduce,
@@ -181,7 +181,7 @@ PAPER = Paper(
         Claim(
             id="permutation",
             statement="The forecast does not depend on the order or the number of the variates.",
-            source="Sec. 3",
+            source="of this project",
             paper_says="-",
             cost="1 s on a CPU core",
             measure=claims.permutation_equivariance,

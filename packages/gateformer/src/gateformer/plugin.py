@@ -1,4 +1,4 @@
-"""Gateformer's gates put into another forecaster (Sec. 4.3)."""
+"""Gateformer's gates put into another forecaster."""
 
 from typing import TYPE_CHECKING
 

@@ -1,5 +1,5 @@
 """HAT: image restoration by channel attention beside window attention, and windows that overlap."""
 
-from hat.model import HAT, VARIANTS, HATConfig, load
+from hat.model import HAT, VARIANTS, HATConfig
 
-__all__ = ["HAT", "VARIANTS", "HATConfig", "load"]
+__all__ = ["HAT", "VARIANTS", "HATConfig"]

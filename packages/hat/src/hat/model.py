@@ -12,6 +12,7 @@ from attention_core import (
     SuperResolver,
     WindowAttention,
     initialise_linear,
+    learned_positions,
     read_checkpoint,
     require,
     require_fraction,
@@ -121,9 +122,7 @@ class HAT(SuperResolver):
         c = config
         self.conv_first = nn.Conv2d(c.channels, c.dim, 3, padding=1)
         self.embed_norm = nn.LayerNorm(c.dim) if c.embed_norm else nn.Identity()
-        if c.positions is not None:
-            self.positions = nn.Parameter(torch.empty(c.positions, c.positions, c.dim))
-            nn.init.trunc_normal_(self.positions, std=0.02)
+        self.positions = learned_positions(c.positions, c.dim)
         self.groups = nn.ModuleList(
             ResidualHybridAttentionGroup(c, heads, rates)
             for heads, rates in zip(c.heads, c.drop_paths, strict=True)
@@ -168,28 +167,10 @@ class HAT(SuperResolver):
         )
         return cls.from_state(config, state)
 
-    def forward_features(self, shallow: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b dim h w"]:
-        """Deep features of the shallow ones: the groups and the last norm."""
-        x = self.embed_norm(rearrange(shallow, "b dim h w -> b h w dim"))
-        if self.config.positions is not None:
-            x = x + self.positions
-        for group in self.groups:
-            x = group(x)
-        return rearrange(self.norm(x), "b h w dim -> b dim h w")
-
     @property
     def multiple(self) -> int:
         """What both sides of an input are multiples of."""
         return self.config.window
-
-    def check(self, image: Tensor) -> None:
-        super().check(image)
-        side, (height, width) = self.config.positions, image.shape[2:]
-        if side is not None and (height, width) != (side, side):
-            raise ValueError(
-                f"an image of {height} x {width}: absolute positions tie this model to "
-                f"{side} x {side}"
-            )
 
 
 class ResidualHybridAttentionGroup(nn.Module):
@@ -275,6 +256,3 @@ class OverlappingCrossAttentionBlock(nn.Module):
 def body_conv(config: HATConfig) -> nn.Module:
     """What a group, and the body, end with."""
     return nn.Conv2d(config.dim, config.dim, 3, padding=1) if config.body_conv else nn.Identity()
-
-
-load = HAT.load

@@ -1,4 +1,4 @@
-"""Dynamic-range histogram self-attention (Sec. 3.1)."""
+"""Dynamic-range histogram self-attention."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def dynamic_range_order(x: Float[Tensor, "b c h w"]) -> Int[Tensor, "b c hw"]:
 def histogram_attention(
     qkv: Float[Tensor, "5 b dim n"], temperature: Float[Tensor, "heads 1 1"]
 ) -> Float[Tensor, "b dim n"]:
-    """Attention within and across bins of like value; as many bins as heads (Eq. 3 to 6).
+    """Attention within and across bins of like value; as many bins as heads.
 
     Each channel has its own ranking, that of its values, so that rows of a head meet at equal
     ranks and not at equal places.

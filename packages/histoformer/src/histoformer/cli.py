@@ -2,8 +2,8 @@
 
 from image_restoration_kit.commands import restoration_app
 
-from histoformer.model import load
+from histoformer.model import Histoformer
 
 
 def main() -> None:
-    restoration_app("histoformer", load)()
+    restoration_app("histoformer", Histoformer.load)()

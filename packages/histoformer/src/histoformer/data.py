@@ -4,16 +4,14 @@ import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from attention_core.training import eval_loader, train_loader
+from attention_core.training import DataModule
 from image_restoration_kit.data import FolderImages, Images, open_images, random_patch
 from image_restoration_kit.enlarge import symmetry
 from image_restoration_kit.metrics import quantise
 from image_restoration_kit.photographs import TRAINING, photograph
 from jaxtyping import Float
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -119,7 +117,7 @@ class WeatherPairs(Dataset[tuple[Tensor, Tensor]]):
         return list(random_patch(both, both, self.patch, 1)[0].split(3))
 
 
-class WeatherData(LightningDataModule):
+class WeatherData(DataModule):
     """Patches for training and whole images for evaluation; places as ``WeatherPairs`` takes them.
 
     Args:
@@ -161,14 +159,7 @@ class WeatherData(LightningDataModule):
         dataset = WeatherPairs(
             *self.training, patch=self.patch, samples=self.samples, kinds=self.kinds
         )
-        return train_loader(
-            dataset,
-            self._trainer,
-            self.batch_size,
-            drop_last=True,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-        )
+        return self.shuffled(dataset, self.batch_size, drop_last=True)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         return self._whole(*self.validation) if self.validation[0] else []
@@ -179,14 +170,7 @@ class WeatherData(LightningDataModule):
         return self._whole(*self.test)
 
     def _whole(self, truths: str | None, inputs: str) -> DataLoader:
-        dataset = WeatherPairs(str(truths), inputs, kinds=self.kinds)
-        return eval_loader(dataset, self._trainer, 1, num_workers=self.workers)
-
-    @property
-    def _trainer(self) -> Any:
-        if self.trainer is None:
-            raise RuntimeError("the data module needs a trainer: call trainer.fit")
-        return self.trainer
+        return self.in_order(WeatherPairs(str(truths), inputs, kinds=self.kinds))
 
 
 def truth_of(name: str, truths: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The correlation loss: restored pixels in the same order as the truth's (Sec. 3.3)."""
+"""The correlation loss: restored pixels in the same order as the truth's."""
 
 import torch
 from jaxtyping import Float

@@ -1,7 +1,6 @@
-"""Histoformer: a four-level U-shaped network of histogram transformer blocks (Fig. 2)."""
+"""Histoformer: a four-level U-shaped network of histogram transformer blocks."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import torch
@@ -108,17 +107,6 @@ class Histoformer(PaperModel):
 
         return cls.from_state(*convert(read_checkpoint(checkpoint), centred=centred))
 
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """The network in a file of the authors' or a folder (or Hub repository) of ours.
-
-        Raises:
-            CheckpointError: when the file holds another network.
-            FileNotFoundError: when it is not there.
-        """
-        folder = Path(path).is_dir() or not (Path(path).suffix or Path(path).exists())
-        return cls.from_pretrained(str(path)) if folder else cls.from_official(path)
-
     def forward(self, image: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Restore images in [0, 1]; the result is not clamped.
 
@@ -213,6 +201,3 @@ def image_skip(channels: int) -> nn.Sequential:
 
 def _blocks(config: HistoformerConfig, dim: int, heads: int, depth: int) -> nn.Sequential:
     return nn.Sequential(*(HistogramBlock(config, dim, heads) for _ in range(depth)))
-
-
-load = Histoformer.load

@@ -1,24 +1,18 @@
 """``lhf collect | score | filter | train | evaluate | import``."""
 
-import contextlib
 import json
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
+
+from attention_core import needs_extra, one_line_errors
 
 
 def main() -> None:
     """Run the command line; it needs the extra ``data``, and ``train`` the extra ``train``."""
-    try:
-        import rich  # noqa: F401
-        import typer  # noqa: F401
-    except ModuleNotFoundError as missing:
-        sys.exit(
-            f"error: the lhf command needs {missing.name}: "
-            "install formers-lhf with its extra [data]"
-        )
-    _app()()
+    with needs_extra("lhf", "data"):
+        app = _app()
+    app()
 
 
 def _app() -> Any:
@@ -73,7 +67,7 @@ def _app() -> Any:
         plot: Plot = None,
     ) -> None:
         """Write learning histories of every task."""
-        with _errors():
+        with one_line_errors():
             from lhf.collect import collect as run
             from lhf.grids import FAMILIES, family
             from lhf.histories import read_histories
@@ -110,7 +104,7 @@ def _app() -> Any:
         as_json: AsJson = False,
     ) -> None:
         """Score every history: Improvement, Stability, U and its chance to be kept."""
-        with _errors():
+        with one_line_errors():
             from lhf.filtering import score_histories, scores_to_json
             from lhf.histories import read_histories
 
@@ -146,7 +140,7 @@ def _app() -> Any:
         plot: Plot = None,
     ) -> None:
         """Write the same number of histories, resampled by their scores (Algorithm 1)."""
-        with _errors():
+        with one_line_errors():
             from attention_core import write_text
 
             from lhf.filtering import filter_histories
@@ -188,7 +182,7 @@ def _app() -> Any:
         seed: int = 0,
     ) -> None:
         """Train a learner; OUT/model is what evaluate takes."""
-        with _errors():
+        with one_line_errors():
             _train(
                 data, out, backbone, variant, transitions, light, filtering, steps, batch_size, lr,
                 query, episodes, accelerator, seed,
@@ -216,7 +210,7 @@ def _app() -> Any:
         as_json: AsJson = False,
     ) -> None:
         """Let a learner meet tasks and print how its return grows in context."""
-        with _errors():
+        with one_line_errors():
             import torch
             from attention_core import write_text
 
@@ -267,7 +261,7 @@ def _app() -> Any:
         ] = None,
     ) -> None:
         """Turn a checkpoint of the DICP code into a folder that evaluate takes."""
-        with _errors():
+        with one_line_errors():
             from attention_core import read_checkpoint
 
             from lhf.model import LEARNERS
@@ -403,13 +397,3 @@ def _progress(items: Iterable[Any], text: str) -> Iterable[Any]:
     from rich.progress import track
 
     return track(items, text, console=Console(stderr=True))
-
-
-@contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    """Bad input is one line on stderr and exit code 2."""
-    try:
-        yield
-    except (ValueError, TypeError, FileNotFoundError, ModuleNotFoundError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(2) from error

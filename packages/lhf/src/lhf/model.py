@@ -1,5 +1,6 @@
 """The in-context learners: AD and DPT on grids, AD on continuous control; with dynamics, DICP."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -70,7 +71,7 @@ class ContinuousADConfig(TrunkConfig):
         require(self, "reward_range", low < high, "must be (low, high)")
 
 
-class InContextLearner(PaperModel):
+class InContextLearner(PaperModel, ABC):
     """What the backbones share: embedded transitions, a trunk, and heads.
 
     A window is the embedded past transitions and one query state.
@@ -114,13 +115,13 @@ class InContextLearner(PaperModel):
         parts = [part.to(like) for part in parts]
         return self.embed_context(pack([*parts[:2], parts[2][..., None], parts[3]], "b n *")[0])
 
+    @abstractmethod
     def action_vector(self, actions: Tensor) -> Tensor:
         """What a transition's token reads of an action."""
-        raise NotImplementedError
 
+    @abstractmethod
     def embed_query(self, states: Tensor) -> Float[Tensor, "batch 1 dim"]:
         """The token of the state in which an action is asked for."""
-        raise NotImplementedError
 
     def window(
         self, context: Float[Tensor, "batch past dim"], query: Float[Tensor, "batch 1 dim"]
@@ -128,9 +129,9 @@ class InContextLearner(PaperModel):
         """Context and query in the backbone's order."""
         return torch.cat([query, context] if self.query_first else [context, query], 1)
 
+    @abstractmethod
     def losses(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What a training batch costs, part by part; :func:`total` sums it up."""
-        raise NotImplementedError
 
     def act(
         self, context: Float[Tensor, "batch past dim"], states: Tensor

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from attention_core.training import epoch_seed, eval_loader, train_loader
+from attention_core.training import DataModule, epoch_seed
 from attention_core.training import main as train
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -93,7 +93,7 @@ class Training(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
 
 
-class HistoryData(LightningDataModule):
+class HistoryData(DataModule):
     """Windows of an HDF5 file of histories, of the tasks to train on.
 
     Args:
@@ -186,7 +186,7 @@ class HistoryData(LightningDataModule):
         return history.select(range(min(most or len(history), len(history))))
 
     def train_dataloader(self) -> DataLoader:
-        trainer, options = self._trainer, self.hparams
+        trainer, options = self.attached, self.hparams
         progress: Any = trainer.fit_loop.epoch_progress.current
         if self.windows is None:
             raise RuntimeError("setup comes first")
@@ -197,11 +197,11 @@ class HistoryData(LightningDataModule):
         each = options["batch_size"]
         samples = options["steps_per_epoch"] * each * trainer.world_size
         drawn = Drawn(self.windows, samples, seed)
-        return train_loader(drawn, trainer, each, collate_fn=_as_it_is)
+        return self.shuffled(drawn, each, collate_fn=_as_it_is)
 
     def val_dataloader(self) -> Any:
         if self.validation is None:
-            return eval_loader([0], self._trainer, 1)
+            return self.in_order([0])
         windows = Windows(self.validation, self.config)
         count = min(2048, len(windows))
         places = torch.linspace(0, len(windows) - 1, count).long()
@@ -209,12 +209,6 @@ class HistoryData(LightningDataModule):
 
     def test_dataloader(self) -> Any:
         return self.val_dataloader()
-
-    @property
-    def _trainer(self) -> Trainer:
-        if self.trainer is None:
-            raise RuntimeError("the data module is used by a Trainer")
-        return self.trainer
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -1,11 +1,12 @@
 """``pidt collect | train | evaluate | restore``."""
 
-import contextlib
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+
+from attention_core import needs_extra, one_line_errors
 
 if TYPE_CHECKING:
     from pidt.episode import Episode
@@ -16,15 +17,9 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run the command line; it needs the extra ``data``."""
-    try:
-        import rich  # noqa: F401
-        import typer  # noqa: F401
-    except ModuleNotFoundError as missing:
-        sys.exit(
-            f"error: the pidt command needs {missing.name}: "
-            "install formers-pidt with its extra [data]"
-        )
-    _app()()
+    with needs_extra("pidt", "data"):
+        app = _app()
+    app()
 
 
 def _app() -> Any:
@@ -65,7 +60,7 @@ def _app() -> Any:
         seed: Seed = 0,
     ) -> None:
         """Record restorations: optimal, nearly optimal, greedy, random and reckless ones."""
-        with _errors():
+        with one_line_errors():
             from pidt.trajectories import collect
 
             drawn = _scenarios(network, scenario, spread, damage).many(outages, seed)
@@ -97,7 +92,7 @@ def _app() -> Any:
         device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     ) -> None:
         """Fit a model to recorded restorations."""
-        with _errors():
+        with one_line_errors():
             import torch
 
             from pidt.learning import fit
@@ -136,7 +131,7 @@ def _app() -> Any:
         as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     ) -> None:
         """Compare a model with greedy and random on new outages, against the exact optimum."""
-        with _errors():
+        with one_line_errors():
             import numpy as np
 
             from pidt.policies import greedy, play, random_feasible, roll_out
@@ -175,7 +170,7 @@ def _app() -> Any:
         as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     ) -> None:
         """Print and draw the switching sequence of one outage."""
-        with _errors():
+        with one_line_errors():
             from pidt import drawing
 
             problem = _problem(network, scenario)
@@ -331,16 +326,6 @@ def _table(columns: list[str], rows: list[list[str]]) -> None:
         table.add_row(*row)
     console = Console()
     console.print(table, width=None if console.is_terminal else 120, highlight=False)
-
-
-@contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    """What the user can mend is one line and exit code 2."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError, IsADirectoryError, ModuleNotFoundError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from attention_core.training import eval_loader, train_loader
+from attention_core.training import DataModule
 from attention_core.training import main as train
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
@@ -15,7 +15,7 @@ from pidt.scenarios import reference_scenarios
 from pidt.trajectories import Sequences, Trajectories, collect
 
 
-class RestorationData(LightningDataModule):
+class RestorationData(DataModule):
     """Recorded restorations.
 
     Args:
@@ -48,7 +48,7 @@ class RestorationData(LightningDataModule):
             data = collect(reference_scenarios().many(self.outages, seed=0))
         else:
             data = Trajectories.load(self.trajectories)
-        network: Any = self._trainer.lightning_module.model
+        network: Any = self.attached.lightning_module.model
         sequences = Sequences(data, network.config)
         first = max(1, int(len(sequences) * (1 - self.val_share)))
         self.parts = {
@@ -57,23 +57,13 @@ class RestorationData(LightningDataModule):
         }
 
     def train_dataloader(self) -> DataLoader:
-        return train_loader(
-            self.parts["train"], self._trainer, self.batch_size, num_workers=self.workers
-        )
+        return self.shuffled(self.parts["train"], self.batch_size)
 
     def val_dataloader(self) -> DataLoader:
-        return eval_loader(
-            self.parts["val"], self._trainer, self.batch_size, num_workers=self.workers
-        )
+        return self.in_order(self.parts["val"], self.batch_size)
 
     def test_dataloader(self) -> DataLoader:
         return self.val_dataloader()
-
-    @property
-    def _trainer(self) -> Trainer:
-        if self.trainer is None:
-            raise RuntimeError("the data module is not attached to a trainer")
-        return self.trainer
 
 
 class Training(LightningModule):

@@ -1,7 +1,7 @@
 """RAT: medical image restoration by attention within the regions of a partition."""
 
 from rat.losses import CharbonnierLoss, FocalRegionLoss
-from rat.model import RAT, VARIANTS, RATConfig, load
+from rat.model import RAT, VARIANTS, RATConfig
 from rat.regions import make_regions, regions_from_masks, regions_from_slic
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "CharbonnierLoss",
     "FocalRegionLoss",
     "RATConfig",
-    "load",
     "make_regions",
     "regions_from_masks",
     "regions_from_slic",

@@ -160,7 +160,7 @@ class _Unpack(torch.autograd.Function):
 
 
 class RegionAttention(nn.Module):
-    """Multi-head self-attention among the pixels of each region (R-MSA, Sec. 2.2).
+    """Multi-head self-attention among the pixels of each region (R-MSA).
 
     The authors scale the logits by 1/sqrt(heads) instead of 1/sqrt(head width).
     """

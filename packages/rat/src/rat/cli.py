@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from attention_core import one_line_errors
 from image_restoration_kit.commands import BAD_INPUT, Checkpoint, Device
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -85,7 +86,7 @@ def evaluate(
     from rat.data import PairedSlices, scores
 
     model = network(checkpoint, device)
-    with stopping():
+    with one_line_errors():
         data = PairedSlices(
             root, split, regions=regions, scale=model.scale, channels=model.channels
         )
@@ -120,12 +121,12 @@ def network(checkpoint: Path, device: str) -> Any:
     """The network in evaluation mode on its device."""
     import torch
 
-    from rat.model import load
+    from rat.model import RAT
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    with stopping():
-        return load(checkpoint).to(device)
+    with one_line_errors():
+        return RAT.load(checkpoint).to(device)
 
 
 def find_regions(scan: Any, place: Path | None, method: str, scale: int) -> Any:
@@ -151,29 +152,18 @@ def each(inputs: list[Path], out: Path, one: Any) -> None:
     """Do ``one`` to every file; report bad ones, and exit with 2 if there were any."""
     from rat.scans import find_scans
 
-    with stopping():
+    with one_line_errors():
         files = find_scans(inputs)
     failed = 0
     for file in files:
         try:
-            with stopping():
+            with one_line_errors():
                 one(file)
-        except typer.Exit:
+        except SystemExit:
             failed += 1
     console.print(f"{len(files) - failed} of {len(files)} written to {out}", highlight=False)
     if failed:
         raise typer.Exit(BAD_INPUT)
-
-
-@contextmanager
-def stopping() -> Iterator[None]:
-    """Bad input ends a command with one line and exit code 2."""
-    try:
-        yield
-    except (OSError, ValueError, TypeError, RuntimeError, ModuleNotFoundError) as error:
-        line = str(error).splitlines()[0]
-        errors.print(f"error: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(BAD_INPUT) from error
 
 
 @contextmanager

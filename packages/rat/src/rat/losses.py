@@ -8,7 +8,7 @@ from rat.model import check_regions
 
 
 class FocalRegionLoss(nn.Module):
-    """Absolute error that counts more where a region's mean error is large (Sec. 2.3).
+    """Absolute error that counts more where a region's mean error is large.
 
     A pixel's weight is 1 + ``beta`` times the mean error of its region, over that of the worst
     region of the batch; the weights carry no gradient.

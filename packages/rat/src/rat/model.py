@@ -3,7 +3,6 @@
 import math
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import torch
@@ -78,7 +77,7 @@ VARIANTS = {"rat": RATConfig(), "rat_x4": RATConfig(scale=4, channels=3)}
 
 
 class RAT(PaperModel):
-    """Region attention transformer for medical image restoration (Fig. 2)."""
+    """Region attention transformer for medical image restoration."""
 
     variants = VARIANTS
 
@@ -118,17 +117,6 @@ class RAT(PaperModel):
 
         state = read_checkpoint(checkpoint)
         return cls.from_state(*convert(state, scale=scale, heads=heads, window=window))
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """The network in a file of the authors' or a folder (or Hub repository) of ours.
-
-        Raises:
-            CheckpointError: when the file holds another network.
-            FileNotFoundError: when it is not there.
-        """
-        folder = Path(path).is_dir() or not (Path(path).suffix or Path(path).exists())
-        return cls.from_pretrained(str(path)) if folder else cls.from_official(path)
 
     @property
     def scale(self) -> int:
@@ -258,7 +246,7 @@ class RegionBlock(nn.Module):
 
 
 class RegionLayer(nn.Module):
-    """Attention in regions, then in windows, each followed by a feed-forward network (Fig. 2b).
+    """Attention in regions, then in windows, each followed by a feed-forward network.
 
     Both attentions start switched off: their scales are zero.
     """
@@ -284,9 +272,6 @@ class RegionLayer(nn.Module):
         x = x + self.region_ffn(self.region_ffn_norm(x))
         x = x + self.window_scale * self.window_attention(self.window_norm(x))
         return x + self.window_ffn(self.window_ffn_norm(x))
-
-
-load = RAT.load
 
 
 def check_regions(regions: Tensor, shape: tuple[int, int, int]) -> None:

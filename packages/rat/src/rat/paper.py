@@ -55,7 +55,7 @@ def _trained(name: str, statement: str, source: str, data: str) -> Claim:
         statement=statement,
         source=source,
         paper_says="best PSNR and SSIM among the networks compared",
-        cost=f"{data}, and 4 GPUs for days",
+        cost=f"{data}, and GPUs",
         command=f"python -m rat.train fit --config {name.replace('-', '_')} && "
         f"python -m rat.train test --config {name.replace('-', '_')} --ckpt_path best",
     )
@@ -121,7 +121,7 @@ PAPER = Paper(
             id="partition",
             statement="Only which pixels share a region matters: one region is global attention, a "
             "region for each pixel none at all.",
-            source="Sec. 2.2",
+            source="its region attention",
             paper_says="attention only within regions",
             cost="1 s on a CPU core",
             measure=claims.partition_algebra,
@@ -129,7 +129,7 @@ PAPER = Paper(
         Claim(
             id="focal-region-loss",
             statement="The focal region loss pulls harder where a region's error is large.",
-            source="Sec. 2.3",
+            source="its focal region loss",
             paper_says="weights hard regions",
             cost="1 s on a CPU core",
             measure=claims.focal_weights,
@@ -137,7 +137,7 @@ PAPER = Paper(
         Claim(
             id="regions-follow-tissue",
             statement="Regions gather pixels of like intensity that windows of a grid tear apart.",
-            source="Sec. 1, Fig. 1",
+            source="its motivation",
             paper_says="windows are fixed and ignore the content",
             cost="10 s on a CPU core",
             measure=claims.regions_follow_tissue,
@@ -146,7 +146,7 @@ PAPER = Paper(
             id="denoises",
             statement="A small RAT denoises brain slices, not behind the same network with global "
             "attention, with windows alone, or of NAF blocks.",
-            source="Table 2, on other data",
+            source="the paper's ablations, on other data",
             paper_says="region attention beats global and window attention",
             cost="9 min on a CPU core, twice that with --full",
             measure=claims.denoises,
@@ -155,19 +155,19 @@ PAPER = Paper(
         _trained(
             "ct-denoising",
             "RAT restores full-dose CT from quarter-dose CT better than the networks before it.",
-            "Sec. 3.2",
+            "the paper's comparison",
             "AAPM low-dose CT with maps of Segment Anything",
         ),
         _trained(
             "pet-synthesis",
             "RAT makes full-dose PET from low-dose PET better than the networks before it.",
-            "Sec. 3.2",
+            "the paper's comparison",
             "the paper's PET slices with maps of Segment Anything",
         ),
         _trained(
             "pathology-x4",
             "RAT enlarges pathology images four times better than the networks before it.",
-            "Sec. 3.2",
+            "the paper's comparison",
             "the paper's pathology patches with maps of Segment Anything",
         ),
     ),

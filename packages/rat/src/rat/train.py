@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from attention_core.training import eval_loader, train_loader
+from attention_core.training import DataModule
 from attention_core.training import main as train
 from image_restoration_kit.metrics import psnr, quantise
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,7 +17,7 @@ from rat.model import RAT, RATConfig
 
 
 class Training(LightningModule):
-    """Focal region loss under Adam, the rate falling along a cosine (Sec. 3.1).
+    """Focal region loss under Adam, the rate falling along a cosine.
 
     Args:
         network: sizes of the network.
@@ -74,7 +74,7 @@ class Training(LightningModule):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
-class SliceData(LightningDataModule):
+class SliceData(DataModule):
     """Training and test slices of a root folder; arguments as in :class:`PairedSlices`.
 
     Args:
@@ -109,12 +109,10 @@ class SliceData(LightningDataModule):
         self.samples = samples
 
     def train_dataloader(self) -> DataLoader:
-        workers = {"num_workers": self.workers, "persistent_workers": self.workers > 0}
-        data = self._data("train", **self.drawing)
-        return train_loader(data, self._trainer, self.batch_size, drop_last=True, **workers)
+        return self.shuffled(self._data("train", **self.drawing), self.batch_size, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
-        return eval_loader(self._data("test"), self._trainer, 1, num_workers=self.workers)
+        return self.in_order(self._data("test"))
 
     test_dataloader = val_dataloader
 
@@ -126,12 +124,6 @@ class SliceData(LightningDataModule):
         return PairedSlices(
             self.root, split, regions=self.regions, samples=samples, **self.shape, **drawing
         )
-
-    @property
-    def _trainer(self) -> Any:
-        if self.trainer is None:
-            raise RuntimeError("the data module needs a trainer: call trainer.fit")
-        return self.trainer
 
 
 def main() -> None:

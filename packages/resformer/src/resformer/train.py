@@ -9,7 +9,6 @@ from attention_core.training import main as train
 from image_classification_kit.training import ClassificationModule, smooth, start_from
 from torch import Tensor
 
-from resformer.cli import load
 from resformer.consistency import CONSISTENCY, multi_size_losses
 from resformer.data import MultiSizeData, mix_views
 from resformer.model import TARGETS, ResFormer, ResFormerConfig
@@ -93,7 +92,7 @@ def weights_of(source: str, heads: int) -> dict[str, Tensor]:
     """The entries of the authors' file, a saved folder or a plain ViT's file, under our names."""
     if not Path(source).is_dir() and "pos_embed" in (state := read_checkpoint(source)):
         return ResFormer.from_vit(state, heads=heads).state_dict()
-    return load(Path(source)).state_dict()
+    return ResFormer.load(Path(source)).state_dict()
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 from image_restoration_kit.commands import super_resolution_app
 
-from rgt.model import load
+from rgt.model import RGT
 
 
 def main() -> None:
-    super_resolution_app("rgt", load)()
+    super_resolution_app("rgt", RGT.load)()

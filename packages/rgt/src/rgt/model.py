@@ -155,13 +155,6 @@ class RGT(SuperResolver):
             )
         )
 
-    def forward_features(self, shallow: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b dim h w"]:
-        """Deep features of the shallow ones: the groups and the last norm."""
-        x = self.embed_norm(rearrange(shallow, "b dim h w -> b h w dim"))
-        for group in self.groups:
-            x = group(x)
-        return rearrange(self.norm(x), "b h w dim -> b dim h w")
-
 
 class ResidualGroup(nn.Module):
     """Blocks of local and of global attention in turn, and a convolution around a skip."""
@@ -314,6 +307,3 @@ def residual_conv(config: RGTConfig) -> nn.Module:
         nn.LeakyReLU(0.2),
         nn.Conv2d(inner, dim, 3, padding=1),
     )
-
-
-load = RGT.load

@@ -10,25 +10,18 @@ def main() -> None:
     """Run the command line; it needs the extra ``images``."""
     with needs_extra("rmt", "images"):
         from image_classification_kit.commands import classification_app
+    from rmt.model import RMT
+
     classification_app(
         "rmt",
-        load,
+        RMT.load,
         draw=draw_decay,
         map_help="Write a figure: how much of each position's weight the decay leaves, seen from "
         "the middle of the picture.",
     )()
 
 
-def load(checkpoint: Path) -> Any:
-    """A saved folder, or the authors' file."""
-    from rmt.model import RMT
-
-    if checkpoint.is_dir():
-        return RMT.from_pretrained(checkpoint)
-    return RMT.from_official(checkpoint)
-
-
-def draw_decay(model: Any, picture: Any, path: Path) -> Path:
+def draw_decay(model: Any, images: Any, picture: Any, path: Path) -> Path:
     """The decay of every stage's nearest- and farthest-sighted head, over the picture."""
     from image_classification_kit.figures import map_figure
 

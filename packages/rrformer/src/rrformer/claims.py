@@ -121,7 +121,7 @@ def short_run(run: Run, body: str, seed: int, steps: int) -> tuple[float, float]
     random.seed(seed)
     photos = [photograph(name) for name in TRAINING if name not in HELD_OUT]
     model = RRFormer(replace(SMALL, body=body)).to(run.device).train()
-    nn.init.constant_(model.get_parameter("last.bias"), START)
+    nn.init.constant_(model.get_parameter("decoder.last.bias"), START)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in run.progress(range(steps), f"{body}, seed {seed}"):

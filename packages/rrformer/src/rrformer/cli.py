@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any
 
-from attention_core import needs_extra, write_text
+from attention_core import needs_extra, one_line_errors, write_text
 
 DIGITS = {"psnr": 2, "ssim": 4, "lpips": 4}
 
@@ -42,10 +42,8 @@ def _import() -> Any:
         """Put the authors' weights and VGG-19 into one folder that the other commands read."""
         from rrformer.model import RRFormer
 
-        try:
+        with one_line_errors():
             RRFormer.from_official(checkpoint, vgg=vgg, body=body).save_pretrained(out)
-        except (ValueError, OSError) as error:
-            raise _stop(error) from error
         print(f"written: {out}")
 
     return import_
@@ -74,11 +72,9 @@ def _benchmark() -> Any:
         except RuntimeError as error:
             errors.print(f"warning: {error}", markup=False, highlight=False, soft_wrap=True)
             measure = None
-        try:
+        with one_line_errors():
             found = pairs(predictions, truths)
             scores = run(track(found, "images", console=errors), measure)
-        except (ValueError, OSError) as error:
-            raise _stop(error) from error
         table = Table("image", "PSNR / dB", "SSIM", "LPIPS")
         rows = {name: vars(score) for name, score in scores.items()}
         for name, row in rows.items():
@@ -100,12 +96,3 @@ def _cells(row: dict[str, Any]) -> list[str]:
         "-" if row[name] is None or math.isnan(row[name]) else f"{row[name]:.{digits}f}"
         for name, digits in DIGITS.items()
     ]
-
-
-def _stop(error: object) -> Exception:
-    import typer
-    from rich.console import Console
-
-    text = f"error: {' '.join(str(error).split())}"
-    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
-    return typer.Exit(2)

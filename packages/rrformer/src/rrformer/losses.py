@@ -1,4 +1,4 @@
-"""What RRFormer is trained for: pixels, features, and a discriminator (Sec. 4.4)."""
+"""What RRFormer is trained for: pixels, features, and a discriminator."""
 
 from itertools import pairwise
 

@@ -1,8 +1,7 @@
-"""RRFormer: hypercolumn embedding, window attention at half size, multi-scale decoding (Sec. 4)."""
+"""RRFormer: preprocessing embedding, self-attention and multi-scale feature extraction."""
 
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import Self
 
 import torch
@@ -83,18 +82,11 @@ class RRFormer(PaperModel):
 
     def __init__(self, config: RRFormerConfig) -> None:
         super().__init__(config)
-        c = config
-        self.vgg = VGG19() if c.hypercolumn else None
-        self.embedding = Hypercolumn(c.features, (3, *WIDTHS) if c.hypercolumn else (3,))
-        self.conv = nn.Conv2d(c.features, c.features, 3, padding=1)
-        self.shrink = nn.Conv2d(c.features, c.dim, 3, stride=2, padding=1)
-        self.body = Body(c)
-        self.grow = nn.ConvTranspose2d(c.dim, c.features, 4, stride=2, padding=1)
-        self.refine = nn.Conv2d(c.features, c.features, 3, padding=1)
-        self.pyramid = PyramidPooling(c.features, c.pyramid, c.pyramid_features)
-        self.last = nn.Conv2d(c.features, 3, 1)
+        self.embedding = PreprocessingEmbedding(config)
+        self.body = SelfAttentionFeatureExtraction(config)
+        self.decoder = MultiScaleSpatialFeatureExtraction(config)
         self.body.apply(initialise_linear)
-        self.body.requires_grad_(c.body == "residual")
+        self.body.requires_grad_(config.body == "residual")
 
     @classmethod
     def from_official(
@@ -126,14 +118,6 @@ class RRFormer(PaperModel):
         options = {"heads": heads, "body": body, "drop_path": drop_path}
         return cls.from_state(*convert(state, features, **options))  # type: ignore[arg-type]
 
-    @classmethod
-    def load(cls, path: str | Path, *, vgg: Checkpoint | None = None, **options: str) -> Self:
-        """The network in a file of the authors' or a folder (or Hub repository) of ours."""
-        folder = Path(path).is_dir() or not (Path(path).suffix or Path(path).exists())
-        if folder:
-            return cls.from_pretrained(str(path))
-        return cls.from_official(path, vgg=vgg, **options)  # type: ignore[arg-type]
-
     def forward(self, image: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h w"]:
         """Remove the reflection of images in [0, 1], of any size from 32 x 32.
 
@@ -147,18 +131,10 @@ class RRFormer(PaperModel):
 
     def uncropped(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 eh ew"]:
         """The same with both sides rounded up to even ones."""
-        maps = [] if self.vgg is None else self._features(image)
-        x = self.embedding([image, *maps]).relu()
-        x = self.shrink(self.conv(x).relu()).relu()
+        x = self.embedding(image)
         if self.config.body == "residual":
             x = self.body(x)
-        x = self.refine(self.grow(x).relu()).relu()
-        return self.last(self.pyramid(x)).relu()
-
-    @torch.no_grad()
-    def _features(self, image: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-        assert self.vgg is not None
-        return self.vgg(image.detach())
+        return self.decoder(x)
 
     @property
     def scale(self) -> int:
@@ -170,8 +146,8 @@ class RRFormer(PaperModel):
 
     @property
     def multiple(self) -> int:
-        """What the sides of a tile are multiples of, so that poolings and windows lie alike."""
-        return max(*self.config.pyramid, 2 * self.config.window)
+        """Any size goes; in tiles of multiples of 32, poolings and windows lie as in the whole."""
+        return 1
 
     @property
     def reach(self) -> int | None:
@@ -188,6 +164,26 @@ class RRFormer(PaperModel):
             raise ValueError(
                 f"an image of {height} x {width}: both sides must be at least {LEAST_SIDE}"
             )
+
+
+class PreprocessingEmbedding(nn.Module):
+    """The image and, beside it, what VGG-19 sees in it; then to half its size."""
+
+    def __init__(self, config: RRFormerConfig) -> None:
+        super().__init__()
+        c = config
+        self.vgg = VGG19() if c.hypercolumn else None
+        self.hypercolumn = Hypercolumn(c.features, (3, *WIDTHS) if c.hypercolumn else (3,))
+        self.conv = nn.Conv2d(c.features, c.features, 3, padding=1)
+        self.shrink = nn.Conv2d(c.features, c.dim, 3, stride=2, padding=1)
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b dim h2 w2"]:
+        maps = [image]
+        if self.vgg is not None:
+            with torch.no_grad():
+                maps += self.vgg(image.detach())
+        x = self.hypercolumn(maps).relu()
+        return self.shrink(self.conv(x).relu()).relu()
 
 
 class Hypercolumn(nn.Module):
@@ -216,7 +212,7 @@ class Hypercolumn(nn.Module):
         return total
 
 
-class Body(nn.Module):
+class SelfAttentionFeatureExtraction(nn.Module):
     """Residual groups of Swin layers, and a skip around all of them."""
 
     def __init__(self, config: RRFormerConfig) -> None:
@@ -277,6 +273,22 @@ class SwinLayer(nn.Module):
     def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         x = x + self.drop_path(self.attention(self.norm1(x), (self.shift, self.shift)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class MultiScaleSpatialFeatureExtraction(nn.Module):
+    """Back to full size, averages over larger and larger squares beside, and the image."""
+
+    def __init__(self, config: RRFormerConfig) -> None:
+        super().__init__()
+        c = config
+        self.grow = nn.ConvTranspose2d(c.dim, c.features, 4, stride=2, padding=1)
+        self.refine = nn.Conv2d(c.features, c.features, 3, padding=1)
+        self.pyramid = PyramidPooling(c.features, c.pyramid, c.pyramid_features)
+        self.last = nn.Conv2d(c.features, 3, 1)
+
+    def forward(self, x: Float[Tensor, "b dim h2 w2"]) -> Float[Tensor, "b 3 h w"]:
+        x = self.refine(self.grow(x).relu()).relu()
+        return self.last(self.pyramid(x)).relu()
 
 
 class PyramidPooling(nn.Module):

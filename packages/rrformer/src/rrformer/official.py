@@ -12,13 +12,13 @@ from rrformer.model import RRFormerConfig
 GENERATORS = ("icnn.", "net_i.", "module.", "")
 """What the generator's entries may be called by; a checkpoint holds it as ``icnn``."""
 NAMES = {
-    "conv1.conv2d": "embedding",
-    "conv2.conv2d": "conv",
-    "conv3.conv2d": "shrink",
-    "deconv1.conv2d": "grow",
-    "deconv2.conv2d": "refine",
-    "deconv3.conv2d": "last",
-    "pyramid_module.bottleneck": "pyramid.mix",
+    "conv1.conv2d": "embedding.hypercolumn",
+    "conv2.conv2d": "embedding.conv",
+    "conv3.conv2d": "embedding.shrink",
+    "deconv1.conv2d": "decoder.grow",
+    "deconv2.conv2d": "decoder.refine",
+    "deconv3.conv2d": "decoder.last",
+    "pyramid_module.bottleneck": "decoder.pyramid.mix",
     "swinir_block.patch_embed.norm": "body.first_norm",
     "swinir_block.norm": "body.norm",
     "swinir_block.conv_after_body": "body.conv",
@@ -104,7 +104,7 @@ def _features(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             "the hypercolumn needs VGG-19, which the authors' checkpoints don't hold: give "
             f"torchvision's vgg19-dcbb9e9d.pth as vgg ({error})"
         ) from error
-    return {f"vgg.{key}": value for key, value in found.items()}
+    return {f"embedding.vgg.{key}": value for key, value in found.items()}
 
 
 def name(key: str) -> str | None:
@@ -116,7 +116,7 @@ def name(key: str) -> str | None:
     if m := re.fullmatch(r"swinir_block\.layers\.(\d+)\.conv\.(.+)", key):
         return f"body.groups.{m[1]}.conv.{m[2]}"
     if m := re.fullmatch(r"pyramid_module\.stages\.(\d+)\.1\.weight", key):
-        return f"pyramid.stages.{m[1]}.weight"
+        return f"decoder.pyramid.stages.{m[1]}.weight"
     module, _, kind = key.rpartition(".")
     if module == "swinir_block.conv_last":
         return None

@@ -91,7 +91,7 @@ PAPER = Paper(
         Claim(
             id="inert-body",
             statement="As released, the transformer has no influence on the output.",
-            source="the authors' code, against Sec. 4",
+            source="the authors' code, against the paper",
             paper_says="the paper describes a residual around the body",
             cost="1 s on a CPU core",
             measure=claims.inert_body,
@@ -125,7 +125,7 @@ PAPER = Paper(
         Claim(
             id="body",
             statement="With the body, as the paper describes it, more is removed than as released.",
-            source="Sec. 4 against the authors' code",
+            source="the paper against the authors' code",
             paper_says="-",
             cost="6 min on a CPU core, an hour with --full",
             measure=claims.body_helps,
@@ -133,8 +133,8 @@ PAPER = Paper(
         ),
         Claim(
             id="uhdrr",
-            statement="Best of seven methods on UHDRR4K and UHDRR8K.",
-            source="Tables 2 and 3",
+            statement="Best of all compared on UHDRR4K and UHDRR8K.",
+            source="abstract",
             paper_says="best PSNR and SSIM (figures not readable)",
             cost="UHDRR and a GPU",
             command="python -m rrformer.train fit --config rrformer_uhdrr4k && "

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from attention_core.training import eval_loader, train_loader
+from attention_core.training import DataModule
 from attention_core.training import main as train
 from image_restoration_kit.enlarge import Tiling, enlarge
 from image_restoration_kit.metrics import psnr, quantise, ssim
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -53,8 +53,8 @@ class Training(LightningModule):
             )
         self.automatic_optimization = False
         self.model = RRFormer(network)
-        if self.model.vgg is not None and vgg is not None:
-            self.model.vgg.load(vgg)
+        if self.model.embedding.vgg is not None and vgg is not None:
+            self.model.embedding.vgg.load(vgg)
         self.vgg = VGG19() if feature_weight else None
         if self.vgg is not None and vgg is not None:
             self.vgg.load(vgg)
@@ -111,7 +111,7 @@ class Training(LightningModule):
         return optimizers
 
 
-class ReflectionData(LightningDataModule):
+class ReflectionData(DataModule):
     """UHDRR's pairs, or reflections put on photographs.
 
     Args:
@@ -145,13 +145,7 @@ class ReflectionData(LightningDataModule):
         self.batch_size, self.workers = batch_size, workers
 
     def train_dataloader(self) -> DataLoader:
-        return train_loader(
-            self._training(),
-            self._trainer,
-            self.batch_size,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-        )
+        return self.shuffled(self._training(), self.batch_size)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         return self._whole() if self.root or self.held_out else []
@@ -172,13 +166,7 @@ class ReflectionData(LightningDataModule):
             data = Reflections(self.held_out, self.crop, fixed=True)
         else:
             raise ValueError("no test images: set --data.root or --data.held_out")
-        return eval_loader(data, self._trainer, 1, num_workers=self.workers)
-
-    @property
-    def _trainer(self) -> Any:
-        if self.trainer is None:
-            raise RuntimeError("the data module needs a trainer: call trainer.fit")
-        return self.trainer
+        return self.in_order(data)
 
 
 def main() -> None:

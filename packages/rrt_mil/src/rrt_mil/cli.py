@@ -1,14 +1,13 @@
 """``rrt-mil train | evaluate | predict | prototypes | import``."""
 
-import contextlib
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from attention_core import needs_extra
+from attention_core import needs_extra, one_line_errors
 
 if TYPE_CHECKING:
     from rrt_mil.model import R2TMIL, R2TMILConfig
@@ -93,7 +92,7 @@ def _app() -> Any:
         ] = None,
     ) -> None:
         """Train and test every fold; write models, logs and results.json."""
-        with _errors():
+        with one_line_errors():
             from rrt_mil.crossval import Settings, cross_validate
             from rrt_mil.tables import read_table
 
@@ -135,7 +134,7 @@ def _app() -> Any:
         as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     ) -> None:
         """Measure a model on labelled slides: AUC, accuracy, F1, or the C-index."""
-        with _errors():
+        with one_line_errors():
             from rrt_mil import crossval
             from rrt_mil.tables import read_table
 
@@ -166,7 +165,7 @@ def _app() -> Any:
         device: Device = "cpu",
     ) -> None:
         """Label slides; with --maps, show where the model looked."""
-        with _errors():
+        with one_line_errors():
             from rrt_mil import crossval
 
             network = _load(model, device)
@@ -195,7 +194,7 @@ def _app() -> Any:
         device: Device = "cpu",
     ) -> None:
         """Cluster the bags that an AB-MIL saw: the confounders of IBMIL."""
-        with _errors():
+        with one_line_errors():
             import numpy as np
             from attention_core import atomic_path
 
@@ -225,7 +224,7 @@ def _app() -> Any:
         ] = "{}",
     ) -> None:
         """Read a checkpoint of the authors' code and write it as a model folder."""
-        with _errors():
+        with one_line_errors():
             from rrt_mil.model import R2TMIL
 
             network = R2TMIL.from_official(
@@ -349,21 +348,3 @@ def _table(columns: list[str], rows: list[list[str]]) -> None:
 
 def _cell(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-@contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    """Bad input ends the command with one line and exit code 2."""
-    import typer
-    from rich.console import Console
-
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        message = f"{error.name} is missing: install formers-rrt-mil with its extra [train]"
-    except (ValueError, OSError) as error:
-        message = str(error)
-    else:
-        return
-    Console(stderr=True).print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(2)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from attention_core import to_dict, write_text
+from attention_core import needs_extra, to_dict, write_text
 from jaxtyping import Float
 from torch import Tensor
 
@@ -68,7 +68,8 @@ def cross_validate(
     Raises:
         BagError: when the table can't be divided, or ``output`` holds a run of other settings.
     """
-    from rrt_mil.train import main
+    with needs_extra("rrt-mil", "train"):
+        from rrt_mil.train import main
 
     parts = folds(table, settings.folds, settings.split_seed)
     config = _config(table, features, labels, network, settings)

@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from attention_core.training import eval_loader, train_loader
+from attention_core.training import DataModule
 from attention_core.training import main as train
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -25,7 +25,7 @@ from rrt_mil.tables import folds, hold_out, read_table
 LOSSES = {"nll": survival.nll_loss, "ce": survival.ce_loss}
 
 
-class BagData(LightningDataModule):
+class BagData(DataModule):
     """One fold of a folder of features with a label file.
 
     Args:
@@ -95,30 +95,13 @@ class BagData(LightningDataModule):
         self.parts = {part: TableBags(t, **self.reading) for part, t in tables.items()}
 
     def train_dataloader(self) -> DataLoader:
-        return train_loader(
-            self.parts["train"],
-            self._trainer,
-            self.batch_size,
-            collate_fn=collate,
-            num_workers=self.workers,
-        )
+        return self.shuffled(self.parts["train"], self.batch_size, collate_fn=collate)
 
     def val_dataloader(self) -> DataLoader:
-        return self._evaluation("val")
+        return self.in_order(self.parts["val"], collate_fn=collate)
 
     def test_dataloader(self) -> DataLoader:
-        return self._evaluation("test")
-
-    def _evaluation(self, part: str) -> DataLoader:
-        return eval_loader(
-            self.parts[part], self._trainer, 1, collate_fn=collate, num_workers=self.workers
-        )
-
-    @property
-    def _trainer(self) -> Trainer:
-        if self.trainer is None:
-            raise RuntimeError("the data module is not attached to a trainer")
-        return self.trainer
+        return self.in_order(self.parts["test"], collate_fn=collate)
 
 
 class Training(LightningModule):

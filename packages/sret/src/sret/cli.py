@@ -23,19 +23,15 @@ def load(checkpoint: Path) -> Any:
     """A saved folder, or the authors' file of a sliced network."""
     from sret.model import SReT
 
-    if checkpoint.is_dir():
-        return SReT.from_pretrained(checkpoint)
     # One rule for both kinds of file: the name is all that tells a network without slices.
-    return SReT.from_official(checkpoint, sliced="wo_slice" not in checkpoint.name)
+    return SReT.load(checkpoint, sliced="wo_slice" not in checkpoint.name)
 
 
-def draw_attention(model: Any, picture: Any, path: Path) -> Path:
+def draw_attention(model: Any, images: Any, picture: Any, path: Path) -> Path:
     """The middle token's attention in each stage's last application, mean over heads."""
     import torch
-    from image_classification_kit import Preprocessing, to_tensor
     from image_classification_kit.figures import map_figure
 
-    images = Preprocessing().normalise(to_tensor(picture))[None]
     with torch.no_grad():
-        found = model.middle_attention(images.to(next(model.parameters()).device))
+        found = model.middle_attention(images)
     return map_figure(picture, {f"stage {i + 1}": x[0].mean(0) for i, x in enumerate(found)}, path)

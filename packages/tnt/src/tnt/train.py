@@ -6,7 +6,6 @@ from typing import Any
 from attention_core.training import main as train
 from image_classification_kit.training import ClassificationModule, ImageData, start_from
 
-from tnt.cli import load
 from tnt.model import TNT, TNTConfig
 
 
@@ -23,7 +22,7 @@ class Training(ClassificationModule):
     def __init__(self, network: TNTConfig, weights: str | None = None, **training: Any) -> None:
         model = TNT(network)
         if weights is not None:
-            source = load(Path(weights)).resized(network.image_size)
+            source = TNT.load(Path(weights)).resized(network.image_size)
             start_from(model, source.state_dict(), "classifier.")
         super().__init__(model, **training)
 

@@ -20,7 +20,7 @@ from attention_core.config import (
 )
 from attention_core.counting import count_flops, count_parameters, flops_of
 from attention_core.dropout import Dropout, DropPath, random_keep
-from attention_core.extras import needs_extra
+from attention_core.extras import needs_extra, one_line_errors
 from attention_core.files import atomic_directory, atomic_path, write_text
 from attention_core.golden import GoldenCase, golden_cases
 from attention_core.model import PaperModel
@@ -38,6 +38,7 @@ from attention_core.series import standardise
 from attention_core.super_resolution import (
     SuperResolver,
     initialise_linear,
+    learned_positions,
     require_scale,
     upsampler,
     upsampling_scale,
@@ -90,8 +91,10 @@ __all__ = [
     "golden_cases",
     "growth_exponent",
     "initialise_linear",
+    "learned_positions",
     "load_state",
     "needs_extra",
+    "one_line_errors",
     "pad_heads",
     "random_keep",
     "read_checkpoint",

@@ -50,6 +50,22 @@ class PaperModel(nn.Module, PyTorchModelHubMixin):
         return cls(replace(cls.variants[name], **changes))
 
     @classmethod
+    def load(cls, path: str | Path, **options: Any) -> Self:
+        """The network in a file of the authors' or a folder (or Hub repository) of ours.
+
+        Args:
+            path: a name without suffix that is no file is a folder or a repository.
+            options: for a file, those of ``from_official``.
+
+        Raises:
+            CheckpointError: when the file holds another network.
+            FileNotFoundError: when it is not there.
+        """
+        if Path(path).is_dir() or not (Path(path).suffix or Path(path).exists()):
+            return cls.from_pretrained(str(path))
+        return cls.from_official(path, **options)  # type: ignore[attr-defined]
+
+    @classmethod
     def from_state(cls, config: Any, state: Mapping[str, Tensor]) -> Self:
         """The model of ``config`` with exactly the weights of ``state``, in evaluation mode."""
         model = cls(config)

@@ -3,8 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +22,15 @@ class SuperResolver(PaperModel):
     """A shallow convolution, a body around which it skips, and a sub-pixel head.
 
     Takes images in [0, 1] and returns them ``scale`` times as large, not clamped. The configuration
-    has ``scale``, ``channels`` and ``image_range``. A subclass makes ``conv_first``, ``body_conv``,
-    ``before_upsample``, ``upsample`` and ``conv_last``, computes ``forward_features``, and has
-    ``from_official``.
+    has ``scale``, ``channels`` and ``image_range``. A subclass makes the parts below, and has
+    ``from_official``; absolute positions, where a network learns any, are ``positions``.
     """
 
     conv_first: nn.Module
+    embed_norm: nn.Module
+    positions: nn.Parameter | None
+    groups: nn.ModuleList
+    norm: nn.Module
     body_conv: nn.Module
     before_upsample: nn.Module
     upsample: nn.Sequential
@@ -39,17 +41,7 @@ class SuperResolver(PaperModel):
         mean = torch.tensor(RGB_MEAN) if config.channels == 3 else torch.zeros(config.channels)
         self.mean: Tensor
         self.register_buffer("mean", rearrange(mean, "c -> c 1 1"), persistent=False)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """The network in a file of the authors' or a folder (or Hub repository) of ours.
-
-        Raises:
-            CheckpointError: when the file holds another network.
-            FileNotFoundError: when it is not there.
-        """
-        folder = Path(path).is_dir() or not (Path(path).suffix or Path(path).exists())
-        return cls.from_pretrained(str(path)) if folder else cls.from_official(path)  # type: ignore[attr-defined]
+        self.register_parameter("positions", None)
 
     def forward(self, image: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b c sh sw"]:
         """Enlarge images in [0, 1].
@@ -65,8 +57,13 @@ class SuperResolver(PaperModel):
         return self.reconstruct(x) / self.config.image_range + self.mean
 
     def forward_features(self, shallow: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b dim h w"]:
-        """Deep features of the shallow ones."""
-        raise NotImplementedError
+        """Deep features of the shallow ones: the groups, between two norms."""
+        x = self.embed_norm(rearrange(shallow, "b dim h w -> b h w dim"))
+        if self.positions is not None:
+            x = x + self.positions
+        for group in self.groups:
+            x = group(x)
+        return rearrange(self.norm(x), "b h w dim -> b dim h w")
 
     def reconstruct(self, x: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b c sh sw"]:
         """The enlarged image of the features."""
@@ -87,6 +84,12 @@ class SuperResolver(PaperModel):
                 f"an image of {height} x {width}: both sides must be multiples of the window, "
                 f"{self.multiple}; image_restoration_kit.enlarge pads and crops"
             )
+        if self.positions is not None and (height, width) != self.positions.shape[:2]:
+            side = len(self.positions)
+            raise ValueError(
+                f"an image of {height} x {width}: absolute positions tie this model to "
+                f"{side} x {side}"
+            )
 
     @property
     def scale(self) -> int:
@@ -105,6 +108,13 @@ class SuperResolver(PaperModel):
     def reach(self) -> int | None:
         """How far away a pixel can matter to an output; ``None`` when anywhere in the image."""
         return None
+
+
+def learned_positions(side: int | None, dim: int) -> nn.Parameter | None:
+    """Absolute positions of a square map, to be learned; ``None`` for no side."""
+    if side is None:
+        return None
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(side, side, dim), std=0.02))
 
 
 def require_scale(config: object) -> None:

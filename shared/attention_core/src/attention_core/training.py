@@ -115,6 +115,35 @@ def eval_loader(dataset: Any, trainer: Trainer, batch_size: int, **options: Any)
     return DataLoader(dataset, batch_sampler=batches, **options)
 
 
+class DataModule(LightningDataModule):
+    """The base of data modules: loaders that know their trainer.
+
+    A subclass with worker processes sets ``workers``.
+    """
+
+    workers: int = 0
+
+    def shuffled(self, dataset: Any, batch_size: int, **options: Any) -> DataLoader:
+        """Batches to train on; see :func:`train_loader`."""
+        workers: Any = {"num_workers": self.workers, "persistent_workers": self.workers > 0}
+        return train_loader(dataset, self.attached, batch_size, **workers, **options)
+
+    def in_order(self, dataset: Any, batch_size: int = 1, **options: Any) -> DataLoader:
+        """Batches to evaluate on; see :func:`eval_loader`."""
+        return eval_loader(dataset, self.attached, batch_size, num_workers=self.workers, **options)
+
+    @property
+    def attached(self) -> Trainer:
+        """The trainer that uses this module.
+
+        Raises:
+            RuntimeError: when none does yet.
+        """
+        if self.trainer is None:
+            raise RuntimeError(f"{type(self).__name__} needs a trainer: call trainer.fit")
+        return self.trainer
+
+
 def _epochs_done(trainer: Trainer) -> int:
     # Right also while a resumed run sets up its loader, when `current_epoch` is one behind.
     done: Any = trainer.fit_loop.epoch_progress.current

@@ -13,8 +13,8 @@ A package's ``train.py`` says which network its configuration makes::
 from typing import Any
 
 import torch
-from attention_core.training import eval_loader, train_loader
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from attention_core.training import DataModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -49,7 +49,7 @@ class ForecastErrors(Metric):
         return ErrorSums(*(getattr(self, name) for name in ErrorSums._fields))
 
 
-class ForecastDataModule(LightningDataModule):
+class ForecastDataModule(DataModule):
     """A data set cut into windows by the field's protocol, kept whole on the training device.
 
     A batch is gathered at once by its window numbers. Evaluation takes every window once, in fixed
@@ -131,27 +131,19 @@ class ForecastDataModule(LightningDataModule):
         windows = self.splits[split]
         if self.variates is not None and split != "test":
             windows = windows.columns(slice(self.first_variate, self.first_variate + self.variates))
-        return windows.to(self._trainer.strategy.root_device)
+        return windows.to(self.attached.strategy.root_device)
 
     def train_dataloader(self) -> DataLoader:
         windows, size = self.windows("train"), self.batch_size
-        return train_loader(
-            windows, self._trainer, size, drop_last=self.drop_last, collate_fn=_whole
-        )
+        return self.shuffled(windows, size, drop_last=self.drop_last, collate_fn=_whole)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         if self.splits is not None and self.splits.val is None:
             return []
-        return eval_loader(self.windows("val"), self._trainer, BLOCK, collate_fn=_whole)
+        return self.in_order(self.windows("val"), BLOCK, collate_fn=_whole)
 
     def test_dataloader(self) -> DataLoader:
-        return eval_loader(self.windows("test"), self._trainer, BLOCK, collate_fn=_whole)
-
-    @property
-    def _trainer(self) -> Trainer:
-        if self.trainer is None:
-            raise RuntimeError("the data module is not attached to a trainer")
-        return self.trainer
+        return self.in_order(self.windows("test"), BLOCK, collate_fn=_whole)
 
 
 class ForecastModule(LightningModule):

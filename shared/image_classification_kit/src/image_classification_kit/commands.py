@@ -21,8 +21,9 @@ from image_classification_kit.images import (
 
 Load = Callable[[Path], Any]
 """File or folder of weights -> the network, in evaluation mode."""
-Draw = Callable[[Any, Any, Path], Any]
-"""(network, the picture it sees, file): writes a figure of what the network does with it."""
+Draw = Callable[[Any, Any, Any, Path], Any]
+"""(network, a batch of its input, the picture it shows, file): writes a figure of what the network
+does with it."""
 BAD_INPUT = 2
 CARD = "preprocessing.json"
 PAPER_SIZES = "96,112,128,160,192,224,288,384,448,512,640"
@@ -155,7 +156,7 @@ def classification_app(
                 console.print(table)
             if map_to is not None and draw is not None:
                 try:
-                    draw(model, seen, map_to)
+                    draw(model, batch, seen, map_to)
                 except (OSError, ValueError) as error:
                     raise stop(error) from error
                 errors.print(f"map written to {map_to}", markup=False)

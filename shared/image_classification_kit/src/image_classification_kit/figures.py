@@ -9,8 +9,6 @@ from attention_core import atomic_path
 from jaxtyping import Float
 from torch import Tensor
 
-from image_classification_kit.images import Preprocessing, to_tensor
-
 
 def map_figure(picture: Any, maps: Mapping[str, Float[Tensor, "h w"]], path: str | Path) -> Path:
     """Draw each map over the picture it belongs to, side by side, under its title.
@@ -43,16 +41,17 @@ def save(figure: Any, path: str | Path) -> Path:
     return Path(path)
 
 
-def attention_figure(model: Any, picture: Any, path: str | Path, steps: Preprocessing) -> Path:
+def attention_figure(
+    model: Any, images: Float[Tensor, "1 c h w"], picture: Any, path: str | Path
+) -> Path:
     """Draw the class token's attention to the patches, mean over heads, in three of the blocks.
 
     Args:
         model: has ``class_attention``, which gives maps [batch, heads, h, w] of every block.
+        images: the input made of the picture.
         picture: a PIL image, as the network saw it.
         path: file to write; the suffix tells the format.
-        steps: how the network's input is made of a picture.
     """
-    images = steps.normalise(to_tensor(picture))[None].to(next(model.parameters()).device)
     with torch.no_grad():
         found = model.class_attention(images)
     blocks = sorted({0, len(found) // 2, len(found) - 1})

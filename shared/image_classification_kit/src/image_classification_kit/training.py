@@ -11,9 +11,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from attention_core import PaperModel, load_state, write_text
-from attention_core.training import EpochBatches, epoch_seed, eval_loader, train_loader
+from attention_core.training import DataModule, EpochBatches, epoch_seed
 from jaxtyping import Float, Int
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -233,7 +233,7 @@ def start_from(model: PaperModel, state: Mapping[str, Tensor], *heads: str) -> N
     load_state(model, {**fresh, **kept})
 
 
-class ImageData(LightningDataModule):
+class ImageData(DataModule):
     """Folders of images by class, or a packaged data set, with the recipe's augmentation.
 
     Args:
@@ -284,12 +284,7 @@ class ImageData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         dataset = self._open("train", self.train_transform())
-        options: dict[str, Any] = {
-            "num_workers": self.workers,
-            "persistent_workers": self.workers > 0,
-        }
-        trainer = self._trainer
-        loader = train_loader(dataset, trainer, self.batch_size, drop_last=True, **options)
+        loader = self.shuffled(dataset, self.batch_size, drop_last=True)
         if self.repeats == 1:
             return loader
         batches = RepeatedBatches.of(loader.batch_sampler, self.repeats)
@@ -298,28 +293,23 @@ class ImageData(LightningDataModule):
             batch_sampler=batches,
             generator=batches.generator,
             worker_init_fn=loader.worker_init_fn,
-            **options,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
         )
 
     def val_dataloader(self) -> DataLoader:
         dataset = self._open("val", self.preprocessing)
-        return eval_loader(dataset, self._trainer, self.val_batch_size, num_workers=self.workers)
+        return self.in_order(dataset, self.val_batch_size)
 
     def test_dataloader(self) -> DataLoader:
         return self.val_dataloader()
 
     def _open(self, split: str, transform: Transform) -> Any:
         dataset = open_images(self.data, split, transform)
-        network: Any = self._trainer.lightning_module.model
+        network: Any = self.attached.lightning_module.model
         require_classes(network.config.classes, dataset.classes)
         self.classes = dataset.classes
         return dataset
-
-    @property
-    def _trainer(self) -> Any:
-        if self.trainer is None:
-            raise RuntimeError("the data module needs a trainer: call trainer.fit")
-        return self.trainer
 
 
 class RepeatedBatches(EpochBatches):

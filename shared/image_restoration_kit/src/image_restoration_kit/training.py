@@ -6,8 +6,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from attention_core import PaperModel
-from attention_core.training import eval_loader, train_loader
-from lightning.pytorch import LightningDataModule, LightningModule
+from attention_core.training import DataModule
+from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -45,7 +45,7 @@ class SuperResolutionModule(LightningModule):
     ) -> None:
         super().__init__()
         if start is not None:
-            start_from(model, type(model).load(start))  # type: ignore[attr-defined]
+            start_from(model, type(model).load(start))
         self.model: Any = model
         self.lr, self.betas, self.milestones, self.gamma = lr, betas, list(milestones), gamma
         self.tiling = None if tile is None else Tiling(tile=tile)
@@ -105,7 +105,7 @@ def start_from(model: PaperModel, start: PaperModel, *, body: str = "groups.") -
     model.load_state_dict(fitting, strict=False)
 
 
-class SuperResolutionData(LightningDataModule):
+class SuperResolutionData(DataModule):
     """Patches for training and whole images for evaluation; paths as ``PairedImages`` takes them.
 
     Args:
@@ -164,14 +164,7 @@ class SuperResolutionData(LightningDataModule):
             samples=self.samples,
             spoil=self.spoil,
         )
-        return train_loader(
-            dataset,
-            self._trainer,
-            self.batch_size,
-            drop_last=True,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-        )
+        return self.shuffled(dataset, self.batch_size, drop_last=True)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         return self._whole(self.validation) if self.validation["hr"] else []
@@ -183,10 +176,4 @@ class SuperResolutionData(LightningDataModule):
 
     def _whole(self, places: dict[str, str | None]) -> DataLoader:
         dataset = PairedImages(**places, scale=self.scale, spoil=self.spoil)  # type: ignore[arg-type]
-        return eval_loader(dataset, self._trainer, 1, num_workers=self.workers)
-
-    @property
-    def _trainer(self) -> Any:
-        if self.trainer is None:
-            raise RuntimeError("the data module needs a trainer: call trainer.fit")
-        return self.trainer
+        return self.in_order(dataset)
