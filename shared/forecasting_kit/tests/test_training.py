@@ -152,7 +152,7 @@ def test_a_split_without_validation_trains_to_the_end(make, loads):
     module, data, trainer = make(data, epochs=1, patience=None)
     trainer.fit(module, data)
     assert "val_mse" not in trainer.callback_metrics
-    with pytest.raises(RuntimeError, match="not attached to a trainer"):
+    with pytest.raises(RuntimeError, match="ForecastDataModule needs a trainer"):
         windows(loads, split=(1.0, 0.0, 0.0)).train_dataloader()
 
 

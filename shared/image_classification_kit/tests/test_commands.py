@@ -56,18 +56,23 @@ def test_trained_networks_bring_preprocessing_and_names(folder, weights) -> None
 
 
 def test_map(folder, weights, tmp_path) -> None:
-    def draw(model: Any, picture: Any, path: Path) -> None:
-        map_figure(picture, {"stem": model.stem(batch(picture))[0, 0]}, path)
+    seen = []
 
-    def batch(picture: Any) -> Any:
-        from image_classification_kit import to_tensor
-
-        return to_tensor(picture)[None]
+    def draw(model: Any, images: Any, picture: Any, path: Path) -> None:
+        seen.append(images)
+        map_figure(picture, {"stem": model.stem(images)[0, 0]}, path)
 
     image, out = folder / "val" / "red" / "0.png", tmp_path / "map.png"
     done = run("classify", image, "-m", weights, "--map", out, draw=draw)
     assert done.exit_code == 0, done.output
     assert Image.open(out).width > 300
+    card = {"size": 24, "crop": 1.0, "mean": [0.5] * 3, "std": [0.25] * 3}
+    (weights / "preprocessing.json").write_text(json.dumps(card))
+    assert run("classify", image, "-m", weights, "--map", out, draw=draw).exit_code == 0
+    card = {**card, "mean": [0.0] * 3, "std": [1.0] * 3}
+    (weights / "preprocessing.json").write_text(json.dumps(card))
+    assert run("classify", image, "-m", weights, "--map", out, draw=draw).exit_code == 0
+    torch.testing.assert_close(seen[1], (seen[2] - 0.5) / 0.25)
     both = run("classify", folder / "val", "-m", weights, "--map", out, draw=draw)
     assert both.exit_code == 2
     assert "--map takes one image, not 6" in both.output
