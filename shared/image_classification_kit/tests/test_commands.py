@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from image_classification_kit.commands import classification_app
 from image_classification_kit.figures import map_figure
 from PIL import Image
