@@ -8,13 +8,12 @@ import importlib.util
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 from .conftest import ROOT
 
 
-def test_readme_commands_run_as_printed(slug: str, tmp_path: Path) -> None:
+def test_readme_commands_run_as_printed(slug: str, tmp_path: Path, executables: Path) -> None:
     home = ROOT / "packages" / slug
     maker = home / "tests" / "readme_files.py"
     if maker.exists():
@@ -28,10 +27,12 @@ def test_readme_commands_run_as_printed(slug: str, tmp_path: Path) -> None:
         r"^```(bash|python)\n(.*?)^```", (home / "README.md").read_text(), re.M | re.S
     )
     assert {kind for kind, _ in blocks} == {"bash", "python"}, "a README shows command and Python"
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join([str(executables), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
     for kind, text in blocks:
-        command = [sys.executable, "-c", text] if kind == "python" else ["bash", "-ec", text]
+        command = (
+            [str(executables / "python"), "-c", text] if kind == "python" else ["bash", "-ec", text]
+        )
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
         )

@@ -5,7 +5,6 @@ import io
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,17 +14,20 @@ from safetensors.torch import load_file
 from .conftest import PACKAGES
 
 
-def command(slug: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", f"{slug}.train", "fit", "--config", "smoke", *arguments]
+@pytest.fixture
+def command(executables: Path, slug: str) -> list[str]:
+    return [str(executables / "python"), "-m", f"{slug}.train", "fit", "--config", "smoke"]
 
 
 def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
-def test_killed_and_resumed_training_equals_an_unbroken_one(slug: str, tmp_path: Path) -> None:
+def test_killed_and_resumed_training_equals_an_unbroken_one(
+    command: list[str], tmp_path: Path
+) -> None:
     options = {"cwd": tmp_path, "env": environment(), "capture_output": True, "text": True}
-    done = subprocess.run(command(slug), timeout=300, **options)
+    done = subprocess.run(command, timeout=300, **options)
     assert done.returncode == 0, done.stderr[-4000:]
     whole = tmp_path / "runs" / "smoke"
     for written in ("csv/metrics.csv", "tensorboard", "checkpoints/last.ckpt", "model/config.json"):
@@ -33,7 +35,7 @@ def test_killed_and_resumed_training_equals_an_unbroken_one(slug: str, tmp_path:
 
     broken = tmp_path / "runs" / "broken"
     process = subprocess.Popen(
-        command(slug, "--run", str(broken)),
+        [*command, "--run", str(broken)],
         cwd=tmp_path,
         env=environment(),
         stdout=subprocess.DEVNULL,
@@ -45,7 +47,7 @@ def test_killed_and_resumed_training_equals_an_unbroken_one(slug: str, tmp_path:
     assert process.wait() == -signal.SIGKILL, "smoke ended before it could be killed"
     assert not (broken / "model").exists()
 
-    resumed = command(slug, "--run", str(broken), "--ckpt_path", "last")
+    resumed = [*command, "--run", str(broken), "--ckpt_path", "last"]
     done = subprocess.run(resumed, timeout=300, **options)
     assert done.returncode == 0, done.stderr[-4000:]
     expected = load_file(whole / "model" / "model.safetensors")
@@ -54,7 +56,7 @@ def test_killed_and_resumed_training_equals_an_unbroken_one(slug: str, tmp_path:
     assert [key for key in found if not found[key].equal(expected[key])] == []
 
 
-def test_published_configurations_are_valid(slug: str) -> None:
+def test_published_configurations_are_valid(slug: str, executables: Path) -> None:
     """Every packaged YAML is parsed against the module, data and trainer it configures."""
     script = (
         "import sys, importlib, contextlib, io\n"
@@ -71,7 +73,10 @@ def test_published_configurations_are_valid(slug: str) -> None:
         "print(len(names))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=environment()
+        [str(executables / "python"), "-c", script],
+        capture_output=True,
+        text=True,
+        env=environment(),
     )
     assert done.returncode == 0, done.stderr[-4000:]
     assert int(done.stdout.splitlines()[-1]) >= 2, (
