@@ -9,7 +9,10 @@ from attention_core import Claim, Evidence, Paper, Run, find_claim
 
 from formers.registry import installed
 
-DOMAINS = {"super-resolution": "formers.comparisons.super_resolution"}
+DOMAINS = {
+    "super-resolution": "formers.comparisons.super_resolution",
+    "vision": "formers.comparisons.vision",
+}
 """Domain -> the module whose ``STUDIES`` compare its papers."""
 
 

