@@ -17,6 +17,8 @@ from pathlib import Path
 SLOW = (
     "torch", "lightning.pytorch.cli", "torchmetrics", "torchvision", "timm.data", "pandas",
     "matplotlib.pyplot", "PIL.Image", "typer", "rich.progress", "attention_core.training",
+    "gymnasium", "h5py", "pandapower", "scipy.stats", "skimage.segmentation", "sklearn.metrics",
+    "stable_baselines3",
 )  # fmt: skip
 
 

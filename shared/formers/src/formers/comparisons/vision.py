@@ -14,12 +14,15 @@ from formers.comparisons import Study
 from formers.comparisons.costs import cost
 
 SIDES, FULL_SIDES = (224, 320, 448), (224, 320, 448, 640, 896)
-GRAINS = {"tnt": 7, "sret": 16, "rmt": 4, "resformer": 4}
-"""The sides that a small network takes are multiples of this."""
-USUAL = {"sret": 64, "rmt": 56}
-"""The side at which a small network is trained, where it isn't the digits' own 28 pixels."""
-SHARES = (0.5, 0.75, 1.0, 1.5)
-"""Of the trained side: where the networks are tested."""
+TESTED = {
+    "resformer": (16, 28, 40, 56),
+    "rmt": (28, 56, 84, 112),
+    "sret": (32, 64, 96, 128),
+    "tnt": (14, 28, 42, 56),
+}
+"""Sides at which a small network is tested: the second is the trained one, the others are half,
+one and a half and twice of it, or the nearest that the network takes."""
+SHARES = (0.5, 1.0, 1.5, 2.0)
 
 
 def sizes(papers: list[Paper], run: Run) -> Evidence:
@@ -56,8 +59,7 @@ def accuracy_over_size(papers: list[Paper], run: Run) -> Evidence:
         found[paper.slug] = {str(share): [] for share in SHARES}
         for seed in range(seeds):
             model = trained(paper, steps, run.seed + seed, run)
-            for share in SHARES:
-                side = round(share * _side(paper) / GRAINS[paper.slug]) * GRAINS[paper.slug]
+            for share, side in zip(SHARES, TESTED[paper.slug], strict=True):
                 images, labels = _digits(side)[1]
                 found[paper.slug][str(share)].append(accuracy(at_size(model, side), images, labels))
     means = {
@@ -148,7 +150,7 @@ def _small(paper: Paper) -> Any:
 
 
 def _side(paper: Paper) -> int:
-    return USUAL.get(paper.slug, 28)
+    return TESTED[paper.slug][1]
 
 
 def _count(paper: Paper) -> int:
