@@ -6,13 +6,19 @@ that ``python nursery.py serve ADDRESS`` is reached by (:func:`write_executables
 over, and ends as the fork ends that runs them. Killing the executable kills the fork.
 """
 
+import atexit
 import json
 import os
 import select
 import signal
 import socket
 import sys
+import threading
+import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 SLOW = (
     "torch", "lightning.pytorch.cli", "torchmetrics", "torchvision", "timm.data", "pandas",
@@ -78,7 +84,7 @@ def keep(link: socket.socket) -> None:
         for number, file in enumerate(files):
             os.dup2(file, number)
             os.close(file)
-        return become(**json.loads(text))
+        leave(partial(become, **json.loads(text)))
     ended, _, _ = select.select([link, os.pidfd_open(child)], [], [])
     if link in ended:
         os.kill(child, signal.SIGKILL)
@@ -87,6 +93,28 @@ def keep(link: socket.socket) -> None:
     if link not in ended:
         link.send(str(code if code >= 0 else 128 - code).encode())
     os._exit(0)
+
+
+def leave(command: Callable[[], None]) -> NoReturn:
+    """Run ``command`` and end as Python would, but without tearing the imported modules down.
+
+    That takes longer than most commands.
+    """
+    status = 0
+    try:
+        command()
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def become(arguments: list[str], folder: str, environment: dict[str, str]) -> None:
