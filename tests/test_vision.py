@@ -4,16 +4,23 @@ import importlib
 from pathlib import Path
 
 import pytest
+import torch
 from attention_core import Paper, Run
 from formers.comparisons import vision
 
 SLUGS = ("resformer", "rmt", "sret", "tnt")
 
 
+def few_digits(side: int) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+    images, labels = torch.randn(32, 1, side, side), torch.arange(32) % 10
+    return (images, labels), (images[:20], labels[:20])
+
+
 @pytest.fixture
 def papers(monkeypatch: pytest.MonkeyPatch) -> list[Paper]:
     monkeypatch.setattr(vision, "_budget", lambda run: (2, 1))
     monkeypatch.setattr(vision, "_trained", {})
+    monkeypatch.setattr(vision, "_digits", few_digits)
     return [importlib.import_module(f"{slug}.paper").PAPER for slug in SLUGS]
 
 
