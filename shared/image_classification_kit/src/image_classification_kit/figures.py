@@ -59,7 +59,11 @@ def attention_figure(
 
 
 def accuracy_figure(
-    sizes: Sequence[int], accuracies: Mapping[str, Sequence[float]], path: str | Path
+    sizes: Sequence[float],
+    accuracies: Mapping[str, Sequence[float]],
+    path: str | Path,
+    *,
+    xlabel: str = "side of the images in pixels",
 ) -> Path:
     """Draw the accuracy of each network, from 0 to 1, over the size it was tested at."""
     from matplotlib.figure import Figure
@@ -68,7 +72,7 @@ def accuracy_figure(
     axis = figure.subplots()
     for name, values in accuracies.items():
         axis.plot(sizes, [100 * value for value in values], marker="o", label=name)
-    axis.set(xlabel="side of the images in pixels", ylabel="top-1 accuracy in %")
+    axis.set(xlabel=xlabel, ylabel="top-1 accuracy in %")
     axis.grid(alpha=0.3)
     axis.legend()
     return save(figure, path)

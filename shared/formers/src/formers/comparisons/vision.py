@@ -51,7 +51,7 @@ def accuracy_over_size(papers: list[Paper], run: Run) -> Evidence:
     """Accuracy at other sizes than the trained one, of the packages' small networks."""
     from image_classification_kit import accuracy
     from image_classification_kit.evaluation import at_size
-    from image_classification_kit.figures import line_figure
+    from image_classification_kit.figures import accuracy_figure
 
     steps, seeds = _budget(run)
     found: dict[str, dict[str, list[float]]] = {}
@@ -77,10 +77,9 @@ def accuracy_over_size(papers: list[Paper], run: Run) -> Evidence:
         for paper in papers
     ]
     columns = ["network", "parameters", "trained side", *(f"tested at x {s:g}" for s in SHARES)]
-    figure = line_figure(
-        list(SHARES), means, run.output / "accuracy.png",
-        xlabel="tested side / trained side", ylabel="top-1 accuracy",
-    )  # fmt: skip
+    figure = accuracy_figure(
+        SHARES, means, run.output / "accuracy.png", xlabel="tested side / trained side"
+    )
     return Evidence(
         measured=f"at the trained side {listed}",
         holds=min(values[usual] for values in means.values()) > 0.5,
