@@ -26,6 +26,7 @@ from attention_core import (
     to_dict,
 )
 from attention_core.training import packaged_configs
+from formers.bench import configuration
 
 from .conftest import PACKAGES, ROOT
 from .isolated import gap, loss_of
@@ -224,3 +225,17 @@ def as_float(outputs: Any) -> Any:
     if isinstance(outputs, dict):
         return {key: as_float(value) for key, value in outputs.items()}
     return [as_float(value) for value in outputs]
+
+
+def test_a_benchmark_grows_its_inputs(paper: Paper) -> None:
+    """A network of one size would be raced over the same input again and again."""
+    if paper.benchmark is None:
+        return
+    assert paper.inputs is not None
+    config = configuration(paper, paper.benchmark.variant)
+    with torch.device("meta"):
+        found = [
+            sum(x.numel() for x in paper.inputs(config, size, 1).values())
+            for size in sorted(paper.benchmark.sizes)
+        ]
+    assert found == sorted(set(found))

@@ -135,6 +135,7 @@ PAPER = Paper(
         axis="image side",
         sizes=(128, 192, 224, 256, 320),
         variant="sret_t",
+        changes={"dynamic_size": True},
         baseline=without_slices,
         baseline_name="without slices",
     ),

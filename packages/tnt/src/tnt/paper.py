@@ -109,6 +109,7 @@ PAPER = Paper(
         axis="image side",
         sizes=(64, 96, 128, 160, 224),
         variant="tnt_ti",
+        changes={"dynamic_size": True},
         baseline=without_inner,
         baseline_name="without the inner transformer",
     ),

@@ -87,6 +87,8 @@ class Benchmark:
     sizes: tuple[int, ...]
     variant: str
     """The variant to run when none is asked for."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """What is set otherwise than in the variant, so that the network takes every size."""
     usual: int | None = None
     """The size that the papers print costs for, and so does ``formers show``; by default that of
     the paper's own ``inputs``."""

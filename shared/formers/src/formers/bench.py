@@ -54,10 +54,16 @@ class Side:
     build: Callable[[], nn.Module]
 
 
+def configuration(paper: Paper, variant: str) -> Any:
+    """The variant as it is raced."""
+    benchmark, _ = _benchmark(paper)
+    return replace(paper.variants[variant], **benchmark.changes)
+
+
 def sides(paper: Paper, variant: str) -> list[Side]:
     """The paper's model, and the baseline if the package names one."""
     benchmark, _ = _benchmark(paper)
-    config = paper.variants[variant]
+    config = configuration(paper, variant)
     found = [Side(name=variant, build=lambda: paper.build(config))]
     if (baseline := benchmark.baseline) is not None:
         name = benchmark.baseline_name or "baseline"
@@ -184,7 +190,7 @@ def _step(paper: Paper, side: Side, how: Circumstances, size: int) -> Callable[[
     torch.manual_seed(0)
     with torch.device(how.device):
         model = side.build().train(how.backward)
-        inputs = make_inputs(paper.variants[how.variant], size, how.batch)
+        inputs = make_inputs(configuration(paper, how.variant), size, how.batch)
     call = torch.compile(model) if how.compile else model
     kind = torch.device(how.device).type
 
