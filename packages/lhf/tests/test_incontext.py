@@ -129,11 +129,12 @@ def naive_plan(model, context, state, levels: int, beam: int) -> int:
     return beams[0][1][0]
 
 
+@pytest.mark.parametrize("past", [8, 2])
 @pytest.mark.parametrize("learner", [AD, DPT])
-def test_plan_is_the_naive_beam_search(learner: type) -> None:
+def test_plan_is_the_naive_beam_search(learner: type, past: int) -> None:
     model = bold(learner(learner.config_class(**TINY, size=5, dynamics=True)))
     with torch.no_grad():
-        context, states = torch.randn(4, 8, 16), torch.randint(5, (4, 2)).float()
+        context, states = torch.randn(4, past, 16), torch.randint(5, (4, 2)).float()
         found = plan(model, context, states, levels=3, beam=3, sample=False)
         expected = [
             naive_plan(model, context[i : i + 1], states[i : i + 1], 3, 3) for i in range(4)

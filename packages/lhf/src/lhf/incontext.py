@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lhf.grids import GridWorld
-from lhf.model import ContinuousAD, InContextLearner
+from lhf.model import ContinuousAD, GridLearner, InContextLearner
 from lhf.planning import plan, plan_action
 
 CONTEXTS = ("window", "rolling")
@@ -108,6 +108,11 @@ class Rolling(Window):
         super().__init__(model, batch)
         # Slot 0 holds the query of the step, the others are a ring.
         self.memory = model.trunk.memory(batch, self.most + 1)
+        # Of two tokens, the later one sees the earlier one but not the other way round.
+        self.hidden = self.memory.new_full((2, self.most + 1), -torch.inf)
+        self.hidden[1, 0] = 0
+        if model.query_first:
+            self.hidden[0, 0] = 0
         self.count = 0
         self.new: Tensor | None = None
 
@@ -120,29 +125,20 @@ class Rolling(Window):
         self.act(states)
 
     def act(self, states: Tensor) -> Float[Tensor, "batch out"]:
-        query, first = self.model.embed_query(states), self.model.query_first
-        filled = min(self.count, self.most)
-        if self.new is None:
-            tokens, positions, slots = query, [0], [0]
-            mask = torch.ones(1, 1, dtype=torch.bool)
-        else:
-            tokens = self.model.window(self.new, query)
+        tokens = self.model.embed_query(states)
+        positions, slots = [0], [0]
+        if self.new is not None:
             slot = 1 + (self.count - 1) % self.most
-            mask = torch.ones(2, filled + 1, dtype=torch.bool)
-            if first:
-                positions, slots = [self.count - filled, self.count], [0, slot]
-                mask[0, 1:] = False
+            tokens = self.model.window(self.new, tokens)
+            if self.model.query_first:
+                positions, slots = [max(self.count - self.most, 0), self.count], [0, slot]
+                self.hidden[1, slot] = 0
             else:
                 positions, slots = [self.count - 1, self.count], [slot, 0]
-                mask[0, 0] = False
-        device = tokens.device
-        out = self.model.trunk.step(
-            tokens,
-            torch.tensor(positions, device=device),
-            self.memory,
-            torch.tensor(slots, device=device),
-            mask.to(device),
-        )
+                self.hidden[:, slot] = 0
+        number = torch.tensor([positions, slots], device=tokens.device)
+        hidden = self.hidden[-len(slots) :]
+        out = self.model.trunk.step(tokens, number[0], hidden, self.memory, number[1])
         return self.model.head_action(out[:, -1])
 
 
@@ -202,7 +198,7 @@ def evaluate_in_context(
         if isinstance(model, ContinuousAD):
             some = candidates if full and position > PLAN_FROM else 1
             actions = _control(model, past, states, some, sample, generator)
-        elif full and beam:
+        elif full and beam and isinstance(model, GridLearner):
             past.follow(states)
             levels = min(world.depth, world.horizon - position)  # type: ignore[attr-defined]
             actions = plan(

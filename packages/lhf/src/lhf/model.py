@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from lhf import official
-from lhf.trunk import Trunk, TrunkConfig
+from lhf.trunk import Fork, Trunk, TrunkConfig
 
 Outputs = dict[str, Tensor]
 
@@ -150,7 +150,7 @@ class InContextLearner(PaperModel, ABC):
         candidates = self.embed_query_action(actions)
         tokens = torch.cat([self.window(context, self.embed_query(states)), candidates], 1)
         count = candidates.shape[1]
-        out = self.trunk(tokens, last=count + 1, branches=count)
+        out = self.trunk(tokens, last=count + 1, fork=Fork(leaves=count))
         return {"action": self.head_action(out[:, 0]), **self.predicted(out[:, 1:])}
 
     def predicted(self, out: Float[Tensor, "*batch dim"]) -> Outputs:
@@ -179,7 +179,9 @@ class InContextLearner(PaperModel, ABC):
         return out[:, :-1], self.predicted(out[:, -1])
 
 
-class _GridLearner(InContextLearner):
+class GridLearner(InContextLearner):
+    """A learner on a grid: cells and actions are classes."""
+
     def __init__(self, config: GridConfig) -> None:
         super().__init__(config)
         self.embed_context = nn.Linear(4 + config.actions + 1, config.dim)
@@ -189,10 +191,38 @@ class _GridLearner(InContextLearner):
             self.head_next_state = nn.Linear(config.dim, config.size**2)
 
     def action_vector(self, actions: Tensor) -> Tensor:
-        return F.one_hot(actions.long(), self.config.actions)
+        one_hot = torch.eye(self.config.actions, device=actions.device)
+        return one_hot[actions.long()]
 
     def predicted(self, out: Float[Tensor, "*batch dim"]) -> Outputs:
         return {"reward": self.head_reward(out), "next_state": self.head_next_state(out)}
+
+    def explore(
+        self,
+        context: Float[Tensor, "batch past dim"],
+        paths: Float[Tensor, "batch paths steps dim"],
+        states: Float[Tensor, "batch paths 2"],
+    ) -> Outputs:
+        """Reward and next state of every action at the end of imagined paths after ``context``.
+
+        Where the query stands last, all paths share one pass over the context.
+        """
+        count, actions = paths.shape[1], self.config.actions
+        every = torch.arange(actions, device=context.device)
+        leaves = self.embed_query_action(every).expand(*paths.shape[:2], -1, -1)
+        query = self.embed_query(states.flatten(0, 1)).unflatten(0, paths.shape[:2])
+        if self.query_first:
+            past = context[:, None].expand(-1, count, -1, -1)
+            tokens = torch.cat([query, past, paths, leaves], 2).flatten(0, 1)
+            out = self.trunk(tokens, last=actions, fork=Fork(leaves=actions))
+            out = out.unflatten(0, paths.shape[:2])
+        else:
+            ends = torch.cat([paths, query, leaves], 2)
+            fork = Fork(count, paths.shape[2] + 1, actions)
+            tokens = torch.cat([context, ends.flatten(1, 2)], 1)
+            out = self.trunk(tokens, last=count * ends.shape[2], fork=fork)
+            out = out.unflatten(1, ends.shape[1:3])[:, :, -actions:]
+        return self.predicted(out)
 
     def losses(self, batch: Mapping[str, Tensor]) -> Outputs:
         """Cross-entropies and accuracies of a training batch (:class:`lhf.data.Windows`).
@@ -217,7 +247,7 @@ class _GridLearner(InContextLearner):
         return losses
 
 
-class AD(_GridLearner):
+class AD(GridLearner):
     """Algorithm Distillation: the source's next action, after the transitions before it.
 
     With ``config.dynamics`` it is DICP's AD, which also predicts what the action brings.
@@ -257,7 +287,7 @@ class AD(_GridLearner):
         return {"action": self.head_action(out[:, 0]), **outcome}
 
 
-class DPT(_GridLearner):
+class DPT(GridLearner):
     """Decision-Pretrained Transformer: the optimal action of a state, from any context.
 
     The query stands first and every context position answers it; the first answer has seen one

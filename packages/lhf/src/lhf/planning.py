@@ -1,17 +1,17 @@
 """Planning with the dynamics that a learner models in context (DICP)."""
 
 import torch
-from einops import rearrange, repeat
+from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lhf.model import ContinuousAD, InContextLearner
+from lhf.model import ContinuousAD, GridLearner
 
 BEAM = 10
 
 
 def plan(
-    model: InContextLearner,
+    model: GridLearner,
     context: Float[Tensor, "batch past dim"],
     states: Float[Tensor, "batch 2"],
     *,
@@ -46,23 +46,17 @@ def plan(
     reward, cell = (found[part].argmax(-1).gather(1, order) for part in ("reward", "next_state"))
     score, top = best_of(reward, beam)
     action = first = order.gather(1, top)
-    context, states = context[:, None], states[:, None]
+    states, paths = states[:, None], context.new_empty(batch, 1, 0, context.shape[-1])
     parent = torch.zeros_like(top)
-    for _ in range(1, levels):
+    for level in range(1, levels):
         reward, cell = reward.gather(1, top), cell.gather(1, top)
-        context, states = pick(context, parent), pick(states, parent)
+        states, paths = pick(states, parent), pick(paths, parent)
         after = torch.stack([cell // model.config.size, cell % model.config.size], -1).float()
         token = model.embed(states, action, reward, after)
-        context = torch.cat([context[:, :, 1:], token[:, :, None]], 2)
-        found = model.imagine(
-            rearrange(context, "b k n d -> (b k) n d"),
-            rearrange(after, "b k s -> (b k) s"),
-            every.expand(batch * context.shape[1], -1),
-        )
-        reward, cell = (
-            rearrange(found[part].argmax(-1), "(b k) a -> b (k a)", b=batch)
-            for part in ("reward", "next_state")
-        )
+        # Each step drops the oldest transition: the window keeps its length.
+        paths = torch.cat([paths, token[:, :, None]], 2)[:, :, -context.shape[1] :]
+        found = model.explore(context[:, level:], paths, after)
+        reward, cell = (found[part].argmax(-1).flatten(1) for part in ("reward", "next_state"))
         states = after
         score, top = best_of(repeat(score, "b k -> b (k a)", a=actions) + reward, beam)
         parent, action = top // actions, top % actions

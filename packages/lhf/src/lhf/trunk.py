@@ -1,8 +1,7 @@
 """The Transformer of every backbone: causal, pre-norm, rotary, with keys and values to keep."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,31 +35,43 @@ class TrunkConfig:
         require(self, "heads", even, f"must split dim={self.dim} into heads of an even width")
 
 
-class Memory(NamedTuple):
-    """Keys and values of one layer that later tokens may look at; keys are already rotated."""
-
-    key: Float[Tensor, "batch heads slots head_dim"]
-    value: Float[Tensor, "batch heads slots head_dim"]
-
-
 @cached_per_size
-def rotation(start: int, count: int, dim: int, device: torch.device) -> Float[Tensor, "2 count d"]:
-    """Cosines and sines of the positions ``start .. start + count - 1``, base 10,000."""
-    return angles(torch.arange(start, start + count, device=device), dim)
+def rotation(count: int, dim: int, device: torch.device) -> Float[Tensor, "2 count dim"]:
+    """What :func:`turns` gives for the positions from 0."""
+    return turns(torch.arange(count, device=device), dim)
 
 
-def angles(positions: Int[Tensor, " count"], dim: int) -> Float[Tensor, "2 count d"]:
-    """Cosines and sines of rotary positions; ``d`` is half of ``dim``."""
+def turns(positions: Int[Tensor, " count"], dim: int) -> Float[Tensor, "2 count dim"]:
+    """Factors of a vector and of its swapped halves that turn it by its position, base 10,000."""
     frequency = 10_000 ** -(torch.arange(0, dim, 2, device=positions.device) / dim)
     angle = positions[:, None] * frequency
-    return torch.stack([angle.cos(), angle.sin()])
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)])
 
 
-def rotate(x: Float[Tensor, "... count dim"], turn: Float[Tensor, "2 count d"]) -> Tensor:
+def rotate(x: Float[Tensor, "... count dim"], turn: Float[Tensor, "2 count dim"]) -> Tensor:
     """Turn the pairs (i, i + dim / 2) of ``x`` by the angles of their positions."""
-    cos, sin = turn.to(x.dtype)
-    left, right = x.chunk(2, -1)
-    return torch.cat([left * cos - right * sin, right * cos + left * sin], -1)
+    own, swapped = turn.to(x.dtype)
+    return torch.addcmul(x * own, x.roll(x.shape[-1] // 2, -1), swapped)
+
+
+class Fork(NamedTuple):
+    """How a sequence ends: after a common stem, paths that don't see each other.
+
+    Each path is ``length`` tokens and then ``leaves``, alternatives for one position.
+    """
+
+    paths: int = 1
+    length: int = 0
+    leaves: int = 0
+
+    def positions(self, count: int, device: torch.device) -> Int[Tensor, " count"]:
+        """Places in their own sequence of ``count`` tokens."""
+        place = torch.arange(count, device=device)
+        stem = count - self.paths * (self.length + self.leaves)
+        path = place[stem : stem + self.length + self.leaves].clone()
+        path[self.length :] = stem + self.length
+        return torch.cat([place[:stem], path.repeat(self.paths)])
 
 
 class Norm(nn.Module):
@@ -89,19 +100,13 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch tokens dim"],
-        turn: Float[Tensor, "2 tokens d"],
+        turn: Float[Tensor, "2 tokens head_dim"],
         mask: Bool[Tensor, "queries keys"] | None,
         last: int,
-        memory: Memory | None = None,
-        slots: Int[Tensor, " tokens"] | None = None,
-        filled: int = 0,
     ) -> Float[Tensor, "batch queries dim"]:
         """Attended values of the ``last`` tokens; see :meth:`Trunk.forward`."""
-        q, k, v = rearrange(self.qkv(x), "b t (h part d) -> part b h t d", h=self.heads, part=3)
+        q, k, v = self._project(x)
         k, q = rotate(k, turn), rotate(q[:, :, -last:], turn[:, -last:])
-        if memory is not None:
-            memory.key[:, :, slots], memory.value[:, :, slots] = k, v
-            k, v = memory.key[:, :, :filled], memory.value[:, :, :filled]
         alone = mask is None and last == 1  # the last token sees everything
         attended = F.scaled_dot_product_attention(
             q,
@@ -112,6 +117,30 @@ class Attention(nn.Module):
             is_causal=mask is None and not alone,
         )
         return self.out(rearrange(attended, "b h t d -> b t (h d)"))
+
+    def recall(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        turn: Float[Tensor, "2 tokens head_dim"],
+        hidden: Float[Tensor, "tokens slots"],
+        memory: Float[Tensor, "2 batch_heads slots head_dim"],
+        slots: Int[Tensor, " tokens"],
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Attended values of all tokens, which are remembered first; see :meth:`Trunk.step`.
+
+        For so few queries the plain products are faster than a fused kernel.
+        """
+        split = self._project(x)
+        q, k = rotate(split[:2], turn)
+        memory.index_copy_(2, slots, torch.stack([k, split[2]]).flatten(1, 2))
+        keys, values = memory
+        scores = torch.baddbmm(hidden, q.flatten(0, 1), keys.mT, alpha=q.shape[-1] ** -0.5)
+        attended = torch.bmm(scores.softmax(-1), values).unflatten(0, q.shape[:2])
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+    def _project(self, x: Tensor) -> Float[Tensor, "3 batch heads tokens head_dim"]:
+        split = self.qkv(x).unflatten(-1, (self.heads, 3, -1))
+        return split.permute(3, 0, 2, 1, 4)
 
 
 class SwiGLU(nn.Module):
@@ -140,12 +169,15 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch tokens dim"],
-        turn: Float[Tensor, "2 tokens d"],
+        turn: Float[Tensor, "2 tokens head_dim"],
         mask: Bool[Tensor, "queries keys"] | None,
         last: int,
-        **memory: object,
     ) -> Float[Tensor, "batch queries dim"]:
-        x = x[:, -last:] + self.attention(self.attention_norm(x), turn, mask, last, **memory)
+        x = x[:, -last:] + self.attention(self.attention_norm(x), turn, mask, last)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+    def recall(self, x: Float[Tensor, "batch tokens dim"], *memory: Tensor) -> Tensor:
+        x = x + self.attention.recall(self.attention_norm(x), *memory)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
@@ -161,62 +193,66 @@ class Trunk(nn.Module):
         self,
         x: Float[Tensor, "batch tokens dim"],
         last: int | None = None,
-        branches: int = 0,
+        fork: Fork | None = None,
     ) -> Float[Tensor, "batch last dim"]:
         """States of the ``last`` tokens (of all by default) under causal attention.
 
         The last block's queries and feed-forward network run for those tokens alone, which changes
-        no number. With ``branches``, the last so many tokens are alternatives for one position:
-        each sees what is before them and itself.
+        no number. With ``fork``, the end of ``x`` is alternatives, path by path.
         """
         count = x.shape[1]
         wanted = last or count
-        last = (
-            count if 2 * wanted > count else wanted
-        )  # near the whole, the causal kernel is faster
-        stem = count - branches
-        turn = rotation(0, stem + bool(branches), self.head_dim, x.device)
-        mask = None
-        if branches:
-            turn = torch.cat([turn[:, :stem], turn[:, stem:].expand(-1, branches, -1)], 1)
-            mask = tree_mask(count, branches, x.device)
+        if fork is None:
+            turn, mask = rotation(count, self.head_dim, x.device), None
+            if 2 * wanted > count:
+                last = count  # near the whole, the causal kernel is faster
+        else:
+            turn = turns(fork.positions(count, x.device), self.head_dim)
+            mask = fork_mask(count, fork, x.device)
+        last = last or count
         head_mask = mask
         if mask is None and last not in (1, count):
-            head_mask = tree_mask(count, 0, x.device)
+            head_mask = fork_mask(count, Fork(), x.device)
         *body, head = self.blocks
         for block in body:
             x = block(x, turn, mask, count)
         x = head(x, turn, None if head_mask is None else head_mask[-last:], last)
         return x[:, -wanted:]
 
+    @torch.no_grad()
     def step(
         self,
         x: Float[Tensor, "batch tokens dim"],
         positions: Int[Tensor, " tokens"],
-        memory: Sequence[Memory],
+        hidden: Float[Tensor, "tokens slots"],
+        memory: Float[Tensor, "layers 2 batch_heads slots head_dim"],
         slots: Int[Tensor, " tokens"],
-        mask: Bool[Tensor, "tokens filled"],
     ) -> Float[Tensor, "batch tokens dim"]:
-        """States of new tokens that see what ``memory`` holds, where ``mask`` says so.
+        """States of new tokens that see what ``memory`` holds.
 
-        Their own keys and values are put into ``slots`` first.
+        Their own keys and values are put into ``slots`` first. ``hidden`` is 0 where a token sees a
+        slot and minus infinity where it doesn't.
         """
-        turn = angles(positions, self.head_dim)
+        turn = turns(positions, self.head_dim).to(x.dtype)
         for block, kept in zip(self.blocks, memory, strict=True):
-            x = block(x, turn, mask, x.shape[1], memory=kept, slots=slots, filled=mask.shape[1])
+            x = cast(Block, block).recall(x, turn, hidden, kept, slots)
         return x
 
-    def memory(self, batch: int, slots: int) -> list[Memory]:
-        """Room for the keys and values of ``slots`` tokens in every layer."""
+    def memory(
+        self, batch: int, slots: int
+    ) -> Float[Tensor, "layers 2 batch_heads slots head_dim"]:
+        """Room for keys, already rotated, and values of ``slots`` tokens in every layer."""
         like = next(self.parameters())
-        shape = (batch, self.heads, slots, self.head_dim)
-        return [Memory(like.new_zeros(shape), like.new_zeros(shape)) for _ in self.blocks]
+        return like.new_zeros(len(self.blocks), 2, batch * self.heads, slots, self.head_dim)
 
 
 @cached_per_size
-def tree_mask(count: int, branches: int, device: torch.device) -> Bool[Tensor, "count count"]:
-    """Causal, but the last ``branches`` tokens don't see each other."""
+def fork_mask(count: int, fork: Fork, device: torch.device) -> Bool[Tensor, "count count"]:
+    """Causal, but alternatives don't see each other."""
+    length = fork.length + fork.leaves
+    own = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    own[fork.length :, fork.length :] = torch.eye(fork.leaves, dtype=torch.bool, device=device)
     mask = torch.ones(count, count, dtype=torch.bool, device=device).tril()
-    if branches:
-        mask[-branches:, -branches:] = torch.eye(branches, dtype=torch.bool, device=device)
+    stem = count - fork.paths * length
+    mask[stem:, stem:] = torch.block_diag(*[own] * fork.paths)
     return mask

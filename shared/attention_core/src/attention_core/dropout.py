@@ -28,8 +28,10 @@ class Dropout(nn.Dropout):
     """``nn.Dropout``; on a CPU several times cheaper."""
 
     def forward(self, input: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        if not self.training or not 0 < self.p < 1 or not _eager_cpu(input):
-            return F.dropout(input, self.p, self.training)
+        if not self.training or not self.p:
+            return input
+        if self.p == 1 or not _eager_cpu(input):
+            return F.dropout(input, self.p)
         keep = random_keep(tuple(input.shape), self.p, input.device)
         return input * keep.to(input.dtype).mul_(1 / (1 - self.p))
 
