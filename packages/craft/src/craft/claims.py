@@ -142,7 +142,7 @@ NETWORKS: dict[str, Callable[[], Any]] = {
 def runs(run: Run, name: str) -> list[Any]:
     from image_restoration_kit.evidence import seeded_runs
 
-    return seeded_runs(run, name, NETWORKS[name], scale=2, patch=32, lr=5e-4, last="upsample.0")
+    return seeded_runs(run, name, NETWORKS[name], scale=2, patch=32, lr=5e-4)
 
 
 def learns(run: Run) -> Evidence:

@@ -24,12 +24,12 @@ from image_restoration_kit.resize import modcrop, resize
 
 
 class BicubicSkip(nn.Module):
-    """Bicubic enlargement plus ``network``, whose layer ``last`` starts at zero."""
+    """Bicubic enlargement plus ``network``, whose last convolution starts at zero."""
 
-    def __init__(self, network: Any, last: str = "conv_last") -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
-        layer = network.get_submodule(last)
+        *_, layer = (part for part in network.modules() if isinstance(part, nn.Conv2d))
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
         self.scale, self.channels = network.scale, network.channels
@@ -66,7 +66,6 @@ def short_run(
     lr: float = 3e-4,
     side: int = 256,
     device: str = "cpu",
-    last: str = "conv_last",
     training: Sequence[str] = TRAINING,
     held_out: Sequence[str] = HELD_OUT,
     progress: Callable[[Iterable[int]], Iterable[int]] = lambda numbers: numbers,
@@ -83,14 +82,13 @@ def short_run(
         lr: rate at the start; it falls to zero along a cosine.
         side: of the high-resolution centres that are evaluated.
         device: where to train.
-        last: name of the network's last layer.
         training: names of photographs.
         held_out: names of others.
         progress: wraps the steps.
     """
     torch.manual_seed(seed)
     pairs = [_pair(photograph(name), scale) for name in training]
-    model = BicubicSkip(build(), last).to(device).train()
+    model = BicubicSkip(build()).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr, (0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses, plain = [], []
