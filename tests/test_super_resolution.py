@@ -10,8 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attention_core import Paper, SuperResolver
-from image_restoration_kit import enlarge, quantise, read_picture, write_picture
+from image_restoration_kit import enlarge, quantise, read_picture, resize, write_picture
 from image_restoration_kit.families import FAMILIES
+from image_restoration_kit.short_runs import BicubicSkip
 
 from .conftest import PACKAGES
 
@@ -110,6 +111,12 @@ def test_a_few_steps_lower_the_loss(paper: Paper) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+def test_beside_the_bicubic_image_it_starts_from_that_image(paper: Paper) -> None:
+    image = torch.rand(1, 3, 16, 16)
+    started = BicubicSkip(network(paper))
+    torch.testing.assert_close(started(image), resize(image, 2), atol=1e-5, rtol=0)
 
 
 def test_gradients_under_autocast_are_those_of_float32(paper: Paper) -> None:
