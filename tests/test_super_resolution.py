@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attention_core import Paper, SuperResolver
+from formers.comparisons import super_resolution
 from image_restoration_kit import enlarge, quantise, read_picture, resize, write_picture
 from image_restoration_kit.families import FAMILIES
 from image_restoration_kit.short_runs import BicubicSkip
@@ -111,6 +112,11 @@ def test_a_few_steps_lower_the_loss(paper: Paper) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+def test_patches_of_the_comparison_are_whole_windows(paper: Paper) -> None:
+    for scale in super_resolution.SCALES:
+        assert super_resolution.PATCH % super_resolution.small(paper, scale).multiple == 0
 
 
 def test_beside_the_bicubic_image_it_starts_from_that_image(paper: Paper) -> None:

@@ -16,6 +16,8 @@ from formers.comparisons.costs import cost
 SCALES = (2, 3, 4)
 SIDES, FULL_SIDES = (64, 128, 192), (64, 128, 256, 512, 720)
 """Of the input; 720 x 720 enlarged four times has the pixels of a 4K frame."""
+PATCH = 32
+"""Side of a training patch; whole windows in every small network."""
 
 
 def small(paper: Paper, scale: int) -> SuperResolver:
@@ -57,7 +59,8 @@ def short_training(papers: list[Paper], run: Run) -> Evidence:
             found = [
                 short_run(
                     partial(small, paper, scale),
-                    steps=steps, seed=run.seed + seed, scale=scale, device=run.device,
+                    steps=steps, seed=run.seed + seed, scale=scale, patch=PATCH,
+                    device=run.device,
                     progress=partial(_named, run, f"{paper.slug} x{scale}"),
                 )
                 for seed in range(seeds)
