@@ -93,9 +93,9 @@ def accuracy_over_size(data: str, papers: list[Paper], run: Run) -> Evidence:
         numbers={"accuracies": found, "table": {"columns": columns, "rows": rows}},
         figures=(figure,),
         note=f"{IMAGES[data]}; {steps} steps of 64 at one size, {seeds} seed(s), the same recipe "
-        "for all, ResFormer without its training at several sizes. Each package's small network: their "
-        "weights and the tokens that they make of an image differ, so this shows what a design "
-        "does, not which is best.",
+        "for all, ResFormer without its training at several sizes. Each package's small network: "
+        "their weights and the tokens that they make of an image differ, so this shows what a "
+        "design does, not which is best.",
     )
 
 
