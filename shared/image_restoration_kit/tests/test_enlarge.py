@@ -20,6 +20,7 @@ from image_restoration_kit import (
     self_ensemble,
     symmetry,
 )
+from image_restoration_kit.images import to_integers
 
 
 def test_golden_ensemble_and_rounding(golden: Any) -> None:
@@ -123,6 +124,12 @@ def test_eight_symmetries_are_different_and_undone() -> None:
         seen.add(tuple(turned.flatten().tolist()))
         assert symmetry(turned, number, undo=True).equal(image)
     assert len(seen) == 8
+
+
+def test_opacity_is_left_alone_where_nothing_is_enlarged(toys: Any) -> None:
+    picture = Picture(color=torch.rand(3, 9, 7), alpha=torch.rand(1, 9, 7))
+    _, alpha = enlarge_picture(toys(scale=1), picture)
+    assert alpha.equal(to_integers(picture.alpha, 8))
 
 
 def test_pictures_keep_grey_alpha_and_bits(toy: Any) -> None:

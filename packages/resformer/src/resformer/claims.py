@@ -173,9 +173,9 @@ def _trained(name: str, seed: int, run: Run) -> dict[int, float]:
 
     train, test = _digits()
     torch.manual_seed(seed)
-    model = ResFormer(TOY)
+    model = ResFormer(TOY).to(run.device)
     if name == "table of positions":
-        model.positions = TablePositions(TOY.dim, 7)  # type: ignore[assignment]
+        model.positions = TablePositions(TOY.dim, 7).to(run.device)  # type: ignore[assignment]
         for block in model.blocks:
             block.attention.local.requires_grad_(False)  # type: ignore[union-attr]
     steps = run.progress(range(STEPS), f"{name}, seed {seed}")
@@ -202,6 +202,7 @@ def fit_sizes(
 ) -> list[float]:
     """AdamW at several sizes in each step; the loss of every step."""
     generator = torch.Generator().manual_seed(seed)
+    device = next(model.parameters()).device
     spared = model.no_weight_decay()
     decayed = [p for n, p in model.named_parameters() if p.ndim > 1 and n not in spared]
     others = [p for n, p in model.named_parameters() if p.ndim <= 1 or n in spared]
@@ -214,8 +215,8 @@ def fit_sizes(
             group["lr"] = RATE * rate
         chosen = torch.randint(len(train[1]), (batch,), generator=generator)
         moved = torch.randint(-2, 3, (2,), generator=generator).tolist()
-        images = train[0][chosen].roll(moved, (2, 3))
-        targets = F.one_hot(train[1][chosen], model.config.classes).float()
+        images = train[0][chosen].roll(moved, (2, 3)).to(device)
+        targets = F.one_hot(train[1][chosen], model.config.classes).float().to(device)
         views = (model.view(resized(images, size)) for size in sizes)
         loss = multi_size_losses(views, targets, consistency=consistency).mean()
         optimizer.zero_grad()

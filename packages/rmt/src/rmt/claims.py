@@ -255,7 +255,7 @@ def _trained(
     from image_classification_kit import accuracy, fit
 
     torch.manual_seed(run.seed + seed)
-    model = RMT(config)
+    model = RMT(config).to(run.device)
     kind = "without decay" if config.decay_start == NO_DECAY else "with decay"
     fit(
         model,

@@ -246,7 +246,7 @@ def _trained(
     if key in _found:
         return _found[key]
     torch.manual_seed(run.seed + seed)
-    model = SReT(config)
+    model = SReT(config).to(run.device)
     fit(
         model,
         *train,

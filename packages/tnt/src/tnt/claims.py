@@ -150,7 +150,7 @@ def _trained(
     if key in _found:
         return _found[key]
     torch.manual_seed(run.seed + seed)
-    model = TNT(config)
+    model = TNT(config).to(run.device)
     fit(
         model,
         *train,

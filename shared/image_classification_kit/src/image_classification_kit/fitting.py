@@ -29,7 +29,7 @@ def fit(
     """AdamW with linear warm-up and a cosine to 0, cross entropy; the loss of every step.
 
     Args:
-        model: the network, trained in place.
+        model: the network, trained in place and where it is.
         images: the training set, normalised.
         labels: its classes.
         steps: of the optimiser.
@@ -48,6 +48,7 @@ def fit(
     optimizer = torch.optim.AdamW(groups, lr, weight_decay=weight_decay)
     warmup = min(warmup, max(1, steps // 5))
     order, losses = torch.empty(0, dtype=torch.long), []
+    device = next(model.parameters()).device
     model.train()
     for step in progress(range(steps), "training"):
         if len(order) < batch_size:
@@ -57,8 +58,8 @@ def fit(
         rate = (step + 1) / warmup if step < warmup else (1 + math.cos(math.pi * done)) / 2
         for group in optimizer.param_groups:
             group["lr"] = lr * rate
-        batch = _shifted(images[chosen], shift, generator)
-        loss = F.cross_entropy(class_logits(model(batch)), labels[chosen])
+        batch = _shifted(images[chosen], shift, generator).to(device)
+        loss = F.cross_entropy(class_logits(model(batch)), labels[chosen].to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -77,8 +78,9 @@ def accuracy(
 ) -> float:
     """Share of images whose class is the best guess."""
     model.eval()
-    found = [class_logits(model(part)).argmax(-1) for part in images.split(batch)]
-    return (torch.cat(found) == labels).float().mean().item()
+    device = next(model.parameters()).device
+    found = [class_logits(model(part.to(device))).argmax(-1) for part in images.split(batch)]
+    return (torch.cat(found).to(labels.device) == labels).float().mean().item()
 
 
 def linear_baseline(

@@ -162,7 +162,8 @@ def enlarge_picture(
     Args:
         model: the network.
         picture: what was read from a file.
-        alpha: how opacity is enlarged: by the ``"network"`` too, or ``"bicubic"``.
+        alpha: how opacity is enlarged: by the ``"network"`` too, or ``"bicubic"``. A network that
+            does not enlarge leaves it as it is.
         options: as :func:`enlarge` takes them.
 
     Raises:
@@ -183,7 +184,7 @@ def enlarge_picture(
     color, opacity = run(picture.color), picture.alpha
     if opacity is None:
         return color, None
-    if alpha == "network" and model.channels == 3:
+    if alpha == "network" and model.channels == 3 and model.scale != 1:
         return color, run(opacity)
     return color, to_integers(resize(opacity, model.scale), picture.bits)
 

@@ -30,8 +30,8 @@ class BicubicSkip(nn.Module):
         super().__init__()
         self.network = network
         *_, layer = (part for part in network.modules() if isinstance(part, nn.Conv2d))
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
+        for parameter in layer.parameters():
+            nn.init.zeros_(parameter)
         self.scale, self.channels = network.scale, network.channels
         self.multiple, self.reach = network.multiple, network.reach
 

@@ -117,7 +117,12 @@ def attention(papers: list[Paper], run: Run) -> Evidence:
                 attention_figure,
             )
             figures.append(run.output / f"{data}-{paper.slug}.png")
-            draw(trained(paper, data, steps, run.seed, run), image, picture, figures[-1])
+            draw(
+                trained(paper, data, steps, run.seed, run),
+                image.to(run.device),
+                picture,
+                figures[-1],
+            )
     return Evidence(
         measured=f"{len(figures)} pictures: {', '.join(paper.slug for paper in papers)}",
         holds=bool(figures),
@@ -142,7 +147,7 @@ def trained(paper: Paper, data: str, steps: int, seed: int, run: Run) -> Any:
     if key not in _trained:
         train = _images(data, _side(paper))[0]
         torch.manual_seed(seed)
-        model = paper.build(replace(_small(paper), classes=int(train[1].max()) + 1))
+        model = paper.build(replace(_small(paper), classes=int(train[1].max()) + 1)).to(run.device)
         fit(
             model, *train, steps=steps, seed=seed,
             progress=lambda rest, _: run.progress(rest, f"{paper.slug}, {data}, seed {seed}"),
