@@ -16,6 +16,7 @@ from attention_core import (
     Dropout,
     DropPath,
     PaperModel,
+    TokenLinear,
     attend,
     attention_weights,
     cached_per_size,
@@ -113,9 +114,9 @@ class Attention(nn.Module):
         super().__init__()
         dim, self.heads, self.dropout = config.dim, config.heads, config.attention_dropout
         head_dim = dim // config.heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=config.qkv_bias)
+        self.qkv = TokenLinear(dim, 3 * dim, bias=config.qkv_bias)
         self.local = nn.Conv2d(head_dim, head_dim, 3, padding=1, groups=head_dim)
-        self.out = nn.Linear(dim, dim)
+        self.out = TokenLinear(dim, dim)
 
     def forward(
         self, x: Float[Tensor, "b n1 dim"], grid: tuple[int, int]
@@ -170,7 +171,7 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(dim, config.norm_eps)
         self.attention = Attention(config)
         self.mlp_norm = nn.LayerNorm(dim, config.norm_eps)
-        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.fc1, self.fc2 = TokenLinear(dim, hidden), TokenLinear(hidden, dim)
         self.dropout, self.drop_path = Dropout(config.token_dropout), DropPath(drop_path)
 
     def forward(

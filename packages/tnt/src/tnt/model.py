@@ -16,6 +16,7 @@ from attention_core import (
     Dropout,
     DropPath,
     PaperModel,
+    TokenLinear,
     attend,
     attention_weights,
     read_checkpoint,
@@ -118,8 +119,8 @@ class Attention(nn.Module):
     def __init__(self, config: TNTConfig, dim: int, heads: int) -> None:
         super().__init__()
         self.heads, self.dropout = heads, config.attention_dropout
-        self.qkv = nn.Linear(dim, 3 * dim, bias=config.qkv_bias)
-        self.out = nn.Linear(dim, dim)
+        self.qkv = TokenLinear(dim, 3 * dim, bias=config.qkv_bias)
+        self.out = TokenLinear(dim, dim)
 
     def forward(self, x: Float[Tensor, "b tokens dim"]) -> Float[Tensor, "b tokens dim"]:
         query, key, value = self.project(x)
@@ -155,7 +156,7 @@ class Layer(nn.Module):
         self.attention_norm = nn.LayerNorm(dim)
         self.attention = Attention(config, dim, heads)
         self.mlp_norm = nn.LayerNorm(dim)
-        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.fc1, self.fc2 = TokenLinear(dim, hidden), TokenLinear(hidden, dim)
         self.gate = SqueezeExcite(dim) if gated else None
         self.dropout, self.drop_path = Dropout(config.token_dropout), DropPath(drop_path)
 
@@ -195,7 +196,7 @@ class WordsToSentence(nn.Sequential):
         size = config.words * config.inner_dim
         super().__init__(
             nn.LayerNorm(size),
-            nn.Linear(size, config.outer_dim, bias=bias),
+            TokenLinear(size, config.outer_dim, bias=bias),
             nn.LayerNorm(config.outer_dim),
         )
 
