@@ -8,15 +8,12 @@ from typing import Any
 import pytest
 import torch
 from attention_core import (
-    FeedForward,
     TokenConv,
-    TokenLinear,
     WindowAttention,
     WindowGrid,
     convolve,
     relative_position_bias,
     relative_position_index,
-    token_linear,
     window_attention,
 )
 from attention_core import windows as module
@@ -227,52 +224,6 @@ torch.testing.assert_close(program.module()(x, (2, 2)), layer(x, (2, 2)))
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("biased", [True, False])
-@pytest.mark.parametrize(
-    ("shape", "dims", "convolution"),
-    [
-        ((2, 197), (64, 300), True),
-        ((1, 5, 79), (128, 200), True),
-        ((30000,), (1, 200), True),
-        ((2, 40), (64, 300), False),
-        ((97,), (200, 1500), False),  # 19400 elements: PyTorch's own convolution is slow
-        ((0, 16), (64, 300), False),
-    ],
-)
-def test_token_linear_is_linear(
-    shape: tuple[int, ...], dims: tuple[int, int], convolution: bool, biased: bool
-) -> None:
-    torch.manual_seed(0)
-    layer = TokenLinear(*dims, bias=biased)
-    x = torch.randn(*shape, dims[0], requires_grad=True)
-    found, expected = layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias)
-    assert ("Convolution" in graph_of(found)) == (convolution and module.ONEDNN)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-    assert found.is_contiguous()
-    weight = torch.randn_like(expected)
-    wanted = [x, *layer.parameters()]
-    for one, other in zip(
-        torch.autograd.grad(found, wanted, weight),
-        torch.autograd.grad(expected, wanted, weight),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
-
-
-def graph_of(x: Tensor) -> str:
-    """The names of the operations that made ``x``, back along the first inputs."""
-    names, node = "", x.grad_fn
-    while node is not None:
-        names += f"{node.name()} "
-        node = node.next_functions[0][0] if node.next_functions else None
-    return names
-
-
-def test_token_linear_keeps_the_autocast_type() -> None:
-    with torch.autocast("cpu", torch.bfloat16):
-        assert token_linear(torch.randn(4, 99, 64), torch.randn(300, 64)).dtype == torch.bfloat16
-
-
 def test_padding_the_heads_changes_nothing() -> None:
     torch.manual_seed(0)
     layer = WindowAttention(15, 3, (4, 4), alignment=8)
@@ -300,10 +251,3 @@ def test_convolutions_of_maps_whose_last_axis_is_the_channels() -> None:
     assert point.weight.shape == (10, 6, 1, 1)
     torch.testing.assert_close(point(x), nn.Conv2d.forward(point, plain).permute(0, 2, 3, 1))
     torch.testing.assert_close(convolve(wide, x), wide(plain).permute(0, 2, 3, 1))
-
-
-def test_feed_forward_sees_one_token_at_a_time() -> None:
-    layer, x = FeedForward(6, 10), torch.randn(2, 3, 6)
-    single = x[1:2, 2:3]
-    expected = layer.fc2(torch.nn.functional.gelu(layer.fc1(single)))
-    torch.testing.assert_close(layer(x)[1:2, 2:3], expected)

@@ -21,6 +21,8 @@ from attention_core import (
     attention_weights,
     cached_per_size,
     convolve,
+    gelu_linear,
+    norm_linear,
     read_checkpoint,
     renew_heads,
     replace,
@@ -185,8 +187,8 @@ class Block(nn.Module):
 
     def _add(self, x: Tensor, attended: Tensor) -> Tensor:
         x = x + self.drop_path(self.dropout(attended))
-        hidden = self.dropout(F.gelu(self.fc1(self.mlp_norm(x))))
-        return x + self.drop_path(self.dropout(self.fc2(hidden)))
+        hidden = norm_linear(x, self.mlp_norm, self.fc1)
+        return x + self.drop_path(self.dropout(gelu_linear(hidden, self.fc2, self.dropout)))
 
 
 class View(NamedTuple):

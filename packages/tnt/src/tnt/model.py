@@ -19,6 +19,8 @@ from attention_core import (
     TokenLinear,
     attend,
     attention_weights,
+    gelu_linear,
+    norm_linear,
     read_checkpoint,
     renew_heads,
     replace,
@@ -162,8 +164,8 @@ class Layer(nn.Module):
 
     def forward(self, x: Float[Tensor, "b tokens dim"]) -> Float[Tensor, "b tokens dim"]:
         x = x + self.drop_path(self.dropout(self.attention(self.attention_norm(x))))
-        added = self.dropout(F.gelu(self.fc1(self.mlp_norm(x))))
-        added = self.dropout(self.fc2(added))
+        added = norm_linear(x, self.mlp_norm, self.fc1)
+        added = self.dropout(gelu_linear(added, self.fc2, self.dropout))
         if self.gate is not None:
             added = added + self.gate(added) * added
         return x + self.drop_path(added)
