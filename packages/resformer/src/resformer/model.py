@@ -123,7 +123,13 @@ class Attention(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n1 dim"], grid: tuple[int, int]
     ) -> Float[Tensor, "b n1 dim"]:
-        query, key, value = self.qkv(x).chunk(3, -1)
+        return self.mix(self.qkv(x), grid)
+
+    def mix(
+        self, qkv: Float[Tensor, "b n1 three_dims"], grid: tuple[int, int]
+    ) -> Float[Tensor, "b n1 dim"]:
+        """What :meth:`forward` makes of the projections."""
+        query, key, value = qkv.chunk(3, -1)
         values = rearrange(value[:, 1:], "b (h w) dim -> b h w dim", h=grid[0])
         local = rearrange(convolve(self.neighbours, values), "b h w dim -> b (h w) dim")
         return self.out(self.attend(query, key, value) + F.pad(local, (0, 0, 1, 0)))
@@ -179,7 +185,8 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n1 dim"], grid: tuple[int, int]
     ) -> Float[Tensor, "b n1 dim"]:
-        return self._add(x, self.attention(self.attention_norm(x), grid))
+        qkv = norm_linear(x, self.attention_norm, self.attention.qkv)
+        return self._add(x, self.attention.mix(qkv, grid))
 
     def class_token(self, x: Float[Tensor, "b n1 dim"]) -> Float[Tensor, "b 1 dim"]:
         """What :meth:`forward` gives for the class token: a sixth of the work."""

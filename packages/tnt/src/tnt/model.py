@@ -125,25 +125,31 @@ class Attention(nn.Module):
         self.out = TokenLinear(dim, dim)
 
     def forward(self, x: Float[Tensor, "b tokens dim"]) -> Float[Tensor, "b tokens dim"]:
-        query, key, value = self.project(x)
+        return self.mix(self.qkv(x))
+
+    def mix(self, qkv: Float[Tensor, "b tokens three_dims"]) -> Float[Tensor, "b tokens dim"]:
+        """What the tokens tell each other, of their projections."""
+        query, key, value = self.split(qkv)
         dropout = self.dropout if self.training else 0.0
-        if x.shape[1] <= SHORT and torch.is_grad_enabled() and not dropout:
+        if query.shape[-2] <= SHORT and torch.is_grad_enabled() and not dropout:
             # Of 16 words the maps are small, and the fused backward pass costs more than it saves.
             attended = attention_weights(query, key) @ value
         else:
             attended = attend(query, key, value, dropout=dropout)
         return self.out(rearrange(attended, "b heads tokens d -> b tokens (heads d)"))
 
-    def project(self, x: Float[Tensor, "b tokens dim"]) -> Float[Tensor, "3 b heads tokens d"]:
+    def split(
+        self, qkv: Float[Tensor, "b tokens three_dims"]
+    ) -> Float[Tensor, "3 b heads tokens d"]:
         """Queries, keys and values."""
         return rearrange(
-            self.qkv(x), "b tokens (three heads d) -> three b heads tokens d",
+            qkv, "b tokens (three heads d) -> three b heads tokens d",
             three=3, heads=self.heads,
         )  # fmt: skip
 
     def weights(self, x: Float[Tensor, "b tokens dim"]) -> Float[Tensor, "b heads tokens tokens"]:
         """The attention weights, for looking at."""
-        query, key, _ = self.project(x)
+        query, key, _ = self.split(self.qkv(x))
         return attention_weights(query, key)
 
 
@@ -163,7 +169,8 @@ class Layer(nn.Module):
         self.dropout, self.drop_path = Dropout(config.token_dropout), DropPath(drop_path)
 
     def forward(self, x: Float[Tensor, "b tokens dim"]) -> Float[Tensor, "b tokens dim"]:
-        x = x + self.drop_path(self.dropout(self.attention(self.attention_norm(x))))
+        qkv = norm_linear(x, self.attention_norm, self.attention.qkv)
+        x = x + self.drop_path(self.dropout(self.attention.mix(qkv)))
         added = norm_linear(x, self.mlp_norm, self.fc1)
         added = self.dropout(gelu_linear(added, self.fc2, self.dropout))
         if self.gate is not None:
@@ -201,6 +208,9 @@ class WordsToSentence(nn.Sequential):
             TokenLinear(size, config.outer_dim, bias=bias),
             nn.LayerNorm(config.outer_dim),
         )
+
+    def forward(self, words: Float[Tensor, "b n size"]) -> Float[Tensor, "b n dim"]:
+        return self[2](norm_linear(words, self[0], self[1]))
 
 
 class Block(nn.Module):

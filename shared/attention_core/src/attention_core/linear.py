@@ -64,9 +64,14 @@ class FeedForward(nn.Module):
 def gelu_linear(
     x: Float[Tensor, "*batch tokens dim"], linear: nn.Module, dropout: nn.Dropout | None = None
 ) -> Float[Tensor, "*batch tokens out"]:
-    """``linear(F.gelu(x))``, of which training keeps ``x`` alone; unless dropout comes between."""
+    """``linear(F.gelu(x))``, of which training keeps ``x`` alone; unless dropout comes between.
+
+    Without gradients ``x`` is overwritten.
+    """
     if dropout is not None and dropout.training and dropout.p:
         return linear(dropout(F.gelu(x)))
+    if not torch.is_grad_enabled():
+        return linear(torch.ops.aten.gelu_(x))
     if _keeps_all(x) or not _is_plain(linear, TokenLinear):
         return linear(F.gelu(x))
     return _GELULinear.apply(x, linear.weight, linear.bias)
