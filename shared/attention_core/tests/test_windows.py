@@ -8,15 +8,12 @@ from typing import Any
 import pytest
 import torch
 from attention_core import (
-    FeedForward,
     TokenConv,
-    TokenLinear,
     WindowAttention,
     WindowGrid,
     convolve,
     relative_position_bias,
     relative_position_index,
-    token_linear,
     window_attention,
 )
 from attention_core import windows as module
@@ -227,28 +224,6 @@ torch.testing.assert_close(program.module()(x, (2, 2)), layer(x, (2, 2)))
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 3), st.integers(1, 40), st.booleans())
-def test_token_linear_is_linear(batch: int, tokens: int, biased: bool) -> None:
-    layer = TokenLinear(5, 7, bias=biased)
-    x = torch.randn(batch, tokens, 5, requires_grad=True)
-    found, expected = layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias)
-    torch.testing.assert_close(found, expected)
-    weight = torch.randn_like(expected)
-    wanted = [x, *layer.parameters()]
-    for one, other in zip(
-        torch.autograd.grad(found, wanted, weight),
-        torch.autograd.grad(expected, wanted, weight),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, other)
-
-
-def test_token_linear_keeps_the_autocast_type() -> None:
-    with torch.autocast("cpu", torch.bfloat16):
-        assert token_linear(torch.randn(4, 16, 8), torch.randn(3, 8)).dtype == torch.bfloat16
-
-
 def test_padding_the_heads_changes_nothing() -> None:
     torch.manual_seed(0)
     layer = WindowAttention(15, 3, (4, 4), alignment=8)
@@ -276,10 +251,3 @@ def test_convolutions_of_maps_whose_last_axis_is_the_channels() -> None:
     assert point.weight.shape == (10, 6, 1, 1)
     torch.testing.assert_close(point(x), nn.Conv2d.forward(point, plain).permute(0, 2, 3, 1))
     torch.testing.assert_close(convolve(wide, x), wide(plain).permute(0, 2, 3, 1))
-
-
-def test_feed_forward_sees_one_token_at_a_time() -> None:
-    layer, x = FeedForward(6, 10), torch.randn(2, 3, 6)
-    single = x[1:2, 2:3]
-    expected = layer.fc2(torch.nn.functional.gelu(layer.fc1(single)))
-    torch.testing.assert_close(layer(x)[1:2, 2:3], expected)

@@ -16,10 +16,13 @@ from attention_core import (
     Dropout,
     DropPath,
     PaperModel,
+    TokenLinear,
     attend,
     attention_weights,
     cached_per_size,
     convolve,
+    gelu_linear,
+    norm_linear,
     read_checkpoint,
     renew_heads,
     replace,
@@ -113,14 +116,20 @@ class Attention(nn.Module):
         super().__init__()
         dim, self.heads, self.dropout = config.dim, config.heads, config.attention_dropout
         head_dim = dim // config.heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=config.qkv_bias)
+        self.qkv = TokenLinear(dim, 3 * dim, bias=config.qkv_bias)
         self.local = nn.Conv2d(head_dim, head_dim, 3, padding=1, groups=head_dim)
-        self.out = nn.Linear(dim, dim)
+        self.out = TokenLinear(dim, dim)
 
     def forward(
         self, x: Float[Tensor, "b n1 dim"], grid: tuple[int, int]
     ) -> Float[Tensor, "b n1 dim"]:
-        query, key, value = self.qkv(x).chunk(3, -1)
+        return self.mix(self.qkv(x), grid)
+
+    def mix(
+        self, qkv: Float[Tensor, "b n1 three_dims"], grid: tuple[int, int]
+    ) -> Float[Tensor, "b n1 dim"]:
+        """What :meth:`forward` makes of the projections."""
+        query, key, value = qkv.chunk(3, -1)
         values = rearrange(value[:, 1:], "b (h w) dim -> b h w dim", h=grid[0])
         local = rearrange(convolve(self.neighbours, values), "b h w dim -> b (h w) dim")
         return self.out(self.attend(query, key, value) + F.pad(local, (0, 0, 1, 0)))
@@ -170,13 +179,14 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(dim, config.norm_eps)
         self.attention = Attention(config)
         self.mlp_norm = nn.LayerNorm(dim, config.norm_eps)
-        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.fc1, self.fc2 = TokenLinear(dim, hidden), TokenLinear(hidden, dim)
         self.dropout, self.drop_path = Dropout(config.token_dropout), DropPath(drop_path)
 
     def forward(
         self, x: Float[Tensor, "b n1 dim"], grid: tuple[int, int]
     ) -> Float[Tensor, "b n1 dim"]:
-        return self._add(x, self.attention(self.attention_norm(x), grid))
+        qkv = norm_linear(x, self.attention_norm, self.attention.qkv)
+        return self._add(x, self.attention.mix(qkv, grid))
 
     def class_token(self, x: Float[Tensor, "b n1 dim"]) -> Float[Tensor, "b 1 dim"]:
         """What :meth:`forward` gives for the class token: a sixth of the work."""
@@ -184,8 +194,8 @@ class Block(nn.Module):
 
     def _add(self, x: Tensor, attended: Tensor) -> Tensor:
         x = x + self.drop_path(self.dropout(attended))
-        hidden = self.dropout(F.gelu(self.fc1(self.mlp_norm(x))))
-        return x + self.drop_path(self.dropout(self.fc2(hidden)))
+        hidden = norm_linear(x, self.mlp_norm, self.fc1)
+        return x + self.drop_path(self.dropout(gelu_linear(hidden, self.fc2, self.dropout)))
 
 
 class View(NamedTuple):

@@ -16,6 +16,7 @@ from attention_core import (
     Dropout,
     DropPath,
     PaperModel,
+    TokenLinear,
     attend,
     attention_weights,
     cached_per_size,
@@ -147,7 +148,7 @@ class SlicedAttention(nn.Module):
     def __init__(self, config: SReTConfig, dim: int, heads: int) -> None:
         super().__init__()
         self.heads, self.dropout = heads, config.attention_dropout
-        self.qkv = Linear(dim, 3 * dim)
+        self.qkv = TokenLinear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Float[Tensor, "b n dim"], slices: int) -> Float[Tensor, "b n dim"]:
@@ -183,7 +184,7 @@ class MLP(nn.Module):
     def __init__(self, config: SReTConfig, dim: int, ratio: float) -> None:
         super().__init__()
         hidden = int(dim * ratio + 1e-6)  # a ratio read off a file may fall just short
-        self.hidden, self.out = Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.hidden, self.out = TokenLinear(dim, hidden), nn.Linear(hidden, dim)
         self.dropout = Dropout(config.token_dropout)
 
     def forward(self, x: Float[Tensor, "b n dim"]) -> Float[Tensor, "b n hidden"]:
@@ -537,27 +538,13 @@ def stem_step(before: int, after: int) -> nn.Sequential:
     )
 
 
-def linear(
-    x: Float[Tensor, "b n dim"], weight: Float[Tensor, "out dim"], bias: Float[Tensor, "out"]
-) -> Float[Tensor, "b n out"]:
-    """``F.linear``; at widths like SReT-S's 126, where MKL is slow on a CPU, by way of oneDNN."""
-    return (token_linear if weight.shape[1] % 8 else F.linear)(x, weight, bias)
-
-
-class Linear(nn.Linear):
-    """``nn.Linear`` by way of :func:`linear`."""
-
-    def forward(self, x: Float[Tensor, "b n dim"]) -> Float[Tensor, "b n out"]:
-        return linear(x, self.weight, self.bias)
-
-
 def scaled_linear(
     x: Float[Tensor, "b n dim"], layer: nn.Linear, scale: Float[Tensor, ""]
 ) -> Float[Tensor, "b n out"]:
     """``scale`` times what ``layer`` makes of ``x``, by way of the weights where they are fewer."""
     if x.shape[0] * x.shape[1] < layer.in_features:
-        return linear(x, layer.weight, layer.bias) * scale
-    return linear(x, layer.weight * scale, layer.bias * scale)
+        return token_linear(x, layer.weight, layer.bias) * scale
+    return token_linear(x, layer.weight * scale, layer.bias * scale)
 
 
 def resample(

@@ -16,8 +16,11 @@ from attention_core import (
     Dropout,
     DropPath,
     PaperModel,
+    TokenLinear,
     attend,
     attention_weights,
+    gelu_linear,
+    norm_linear,
     read_checkpoint,
     renew_heads,
     replace,
@@ -118,29 +121,35 @@ class Attention(nn.Module):
     def __init__(self, config: TNTConfig, dim: int, heads: int) -> None:
         super().__init__()
         self.heads, self.dropout = heads, config.attention_dropout
-        self.qkv = nn.Linear(dim, 3 * dim, bias=config.qkv_bias)
-        self.out = nn.Linear(dim, dim)
+        self.qkv = TokenLinear(dim, 3 * dim, bias=config.qkv_bias)
+        self.out = TokenLinear(dim, dim)
 
     def forward(self, x: Float[Tensor, "b tokens dim"]) -> Float[Tensor, "b tokens dim"]:
-        query, key, value = self.project(x)
+        return self.mix(self.qkv(x))
+
+    def mix(self, qkv: Float[Tensor, "b tokens three_dims"]) -> Float[Tensor, "b tokens dim"]:
+        """What the tokens tell each other, of their projections."""
+        query, key, value = self.split(qkv)
         dropout = self.dropout if self.training else 0.0
-        if x.shape[1] <= SHORT and torch.is_grad_enabled() and not dropout:
+        if query.shape[-2] <= SHORT and torch.is_grad_enabled() and not dropout:
             # Of 16 words the maps are small, and the fused backward pass costs more than it saves.
             attended = attention_weights(query, key) @ value
         else:
             attended = attend(query, key, value, dropout=dropout)
         return self.out(rearrange(attended, "b heads tokens d -> b tokens (heads d)"))
 
-    def project(self, x: Float[Tensor, "b tokens dim"]) -> Float[Tensor, "3 b heads tokens d"]:
+    def split(
+        self, qkv: Float[Tensor, "b tokens three_dims"]
+    ) -> Float[Tensor, "3 b heads tokens d"]:
         """Queries, keys and values."""
         return rearrange(
-            self.qkv(x), "b tokens (three heads d) -> three b heads tokens d",
+            qkv, "b tokens (three heads d) -> three b heads tokens d",
             three=3, heads=self.heads,
         )  # fmt: skip
 
     def weights(self, x: Float[Tensor, "b tokens dim"]) -> Float[Tensor, "b heads tokens tokens"]:
         """The attention weights, for looking at."""
-        query, key, _ = self.project(x)
+        query, key, _ = self.split(self.qkv(x))
         return attention_weights(query, key)
 
 
@@ -155,14 +164,15 @@ class Layer(nn.Module):
         self.attention_norm = nn.LayerNorm(dim)
         self.attention = Attention(config, dim, heads)
         self.mlp_norm = nn.LayerNorm(dim)
-        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.fc1, self.fc2 = TokenLinear(dim, hidden), TokenLinear(hidden, dim)
         self.gate = SqueezeExcite(dim) if gated else None
         self.dropout, self.drop_path = Dropout(config.token_dropout), DropPath(drop_path)
 
     def forward(self, x: Float[Tensor, "b tokens dim"]) -> Float[Tensor, "b tokens dim"]:
-        x = x + self.drop_path(self.dropout(self.attention(self.attention_norm(x))))
-        added = self.dropout(F.gelu(self.fc1(self.mlp_norm(x))))
-        added = self.dropout(self.fc2(added))
+        qkv = norm_linear(x, self.attention_norm, self.attention.qkv)
+        x = x + self.drop_path(self.dropout(self.attention.mix(qkv)))
+        added = norm_linear(x, self.mlp_norm, self.fc1)
+        added = self.dropout(gelu_linear(added, self.fc2, self.dropout))
         if self.gate is not None:
             added = added + self.gate(added) * added
         return x + self.drop_path(added)
@@ -195,9 +205,12 @@ class WordsToSentence(nn.Sequential):
         size = config.words * config.inner_dim
         super().__init__(
             nn.LayerNorm(size),
-            nn.Linear(size, config.outer_dim, bias=bias),
+            TokenLinear(size, config.outer_dim, bias=bias),
             nn.LayerNorm(config.outer_dim),
         )
+
+    def forward(self, words: Float[Tensor, "b n size"]) -> Float[Tensor, "b n dim"]:
+        return self[2](norm_linear(words, self[0], self[1]))
 
 
 class Block(nn.Module):

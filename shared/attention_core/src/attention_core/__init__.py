@@ -23,6 +23,14 @@ from attention_core.dropout import Dropout, DropPath, random_keep
 from attention_core.extras import needs_extra, one_line_errors
 from attention_core.files import atomic_directory, atomic_path, write_text
 from attention_core.golden import GoldenCase, golden_cases
+from attention_core.linear import (
+    FeedForward,
+    TokenConv,
+    TokenLinear,
+    gelu_linear,
+    norm_linear,
+    token_linear,
+)
 from attention_core.model import PaperModel
 from attention_core.paper import (
     Benchmark,
@@ -44,16 +52,12 @@ from attention_core.super_resolution import (
     upsampling_scale,
 )
 from attention_core.windows import (
-    FeedForward,
-    TokenConv,
-    TokenLinear,
     WindowAttention,
     WindowGrid,
     convolve,
     pad_heads,
     relative_position_bias,
     relative_position_index,
-    token_linear,
     window_attention,
 )
 
@@ -88,12 +92,14 @@ __all__ = [
     "find_claim",
     "flops_of",
     "from_dict",
+    "gelu_linear",
     "golden_cases",
     "growth_exponent",
     "initialise_linear",
     "learned_positions",
     "load_state",
     "needs_extra",
+    "norm_linear",
     "one_line_errors",
     "pad_heads",
     "random_keep",

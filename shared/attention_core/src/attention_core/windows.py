@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attention_core.attention import attend, cached_per_size
+from attention_core.linear import token_linear
 
 MASKED = -100.0
 """What Swin and its successors add to the logits of pairs that only the shift brought together."""
@@ -24,10 +25,6 @@ MAPS_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
 """Attention maps that the backward pass holds at a time; on a CPU they should stay in its cache."""
 ALIGNMENT = 8
 """Head sizes are padded to a multiple of this: what fused kernels take, and what runs fast."""
-
-ROWS = 16
-"""On a single thread PyTorch gives 1x1 convolutions to oneDNN from this batch size on."""
-ONEDNN = torch.backends.mkldnn.is_available()
 
 
 @dataclass(frozen=True)
@@ -148,59 +145,11 @@ def window_attention(
     return _attend_kinds(query, key, value, biases, counts, scale).transpose(1, 2)
 
 
-def token_linear(
-    x: Float[Tensor, "*batch tokens dim"],
-    weight: Float[Tensor, "out dim"],
-    bias: Float[Tensor, "out"] | None = None,
-) -> Float[Tensor, "*batch tokens out"]:
-    """``F.linear`` over many tokens, on a float32 CPU as a 1x1 convolution.
-
-    PyTorch hands float32 matrix products to MKL and convolutions to oneDNN; at the widths of window
-    transformers (180, 308, 924) the latter was up to 1.7 times as fast on an AMD CPU.
-    """
-    tokens = x[..., 0].numel()
-    plain = x.device.type != "cpu" or x.dtype != torch.float32 or not tokens or tokens % ROWS
-    if plain or not ONEDNN or torch.is_autocast_enabled("cpu"):
-        return F.linear(x, weight, bias)
-    rows = rearrange(x.reshape(ROWS, -1, x.shape[-1]), "rows tokens dim -> rows dim tokens 1")
-    out = F.conv2d(rows, rearrange(weight, "out dim -> out dim 1 1"), bias)
-    return rearrange(out, "rows out tokens 1 -> rows tokens out").reshape(*x.shape[:-1], -1)
-
-
-class TokenLinear(nn.Linear):
-    """``nn.Linear`` by way of :func:`token_linear`."""
-
-    def forward(self, x: Float[Tensor, "*batch tokens dim"]) -> Float[Tensor, "*batch tokens out"]:
-        return token_linear(x, self.weight, self.bias)
-
-
-class TokenConv(nn.Conv2d):
-    """A 1x1 convolution of maps whose last axis is the channels, by way of :func:`token_linear`."""
-
-    def __init__(self, dim: int, out: int, *, bias: bool = True) -> None:
-        super().__init__(dim, out, 1, bias=bias)
-
-    def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w out"]:
-        return token_linear(x, self.weight.flatten(1), self.bias)
-
-
 def convolve(
     conv: Callable[[Tensor], Tensor], x: Float[Tensor, "b h w dim"]
 ) -> Float[Tensor, "b h w out"]:
     """A two-dimensional ``conv`` of maps whose last axis is the channels; nothing is copied."""
     return rearrange(conv(rearrange(x, "b h w dim -> b dim h w")), "b out h w -> b h w out")
-
-
-class FeedForward(nn.Module):
-    """Two linear layers with GELU between them, for each token."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = TokenLinear(dim, hidden)
-        self.fc2 = TokenLinear(hidden, dim)
-
-    def forward(self, x: Float[Tensor, "*batch tokens dim"]) -> Float[Tensor, "*batch tokens dim"]:
-        return self.fc2(F.gelu(self.fc1(x)))
 
 
 def pad_heads(
