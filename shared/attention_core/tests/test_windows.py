@@ -228,10 +228,10 @@ torch.testing.assert_close(program.module()(x, (2, 2)), layer(x, (2, 2)))
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 3), st.integers(1, 40), st.booleans())
-def test_token_linear_is_linear(batch: int, tokens: int, biased: bool) -> None:
-    layer = TokenLinear(5, 7, bias=biased)
-    x = torch.randn(batch, tokens, 5, requires_grad=True)
+@given(st.integers(0, 3), st.integers(1, 40), st.sampled_from([5, 600]), st.booleans())
+def test_token_linear_is_linear(batch: int, tokens: int, dim: int, biased: bool) -> None:
+    layer = TokenLinear(dim, 7, bias=biased)
+    x = torch.randn(batch, tokens, dim, requires_grad=True)
     found, expected = layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias)
     torch.testing.assert_close(found, expected)
     weight = torch.randn_like(expected)
@@ -242,6 +242,16 @@ def test_token_linear_is_linear(batch: int, tokens: int, biased: bool) -> None:
         strict=True,
     ):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+def test_token_linear_is_left_to_onednn_and_copies_nothing() -> None:
+    x, weight = torch.randn(3, 117, 64), torch.randn(32, 64)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        assert token_linear(x, weight).is_contiguous()
+    operations = {event.key for event in seen.key_averages()}
+    assert "aten::mkldnn_convolution" in operations
+    assert not {"aten::copy_", "aten::addmm", "aten::mm"} & operations
 
 
 def test_token_linear_keeps_the_autocast_type() -> None:
