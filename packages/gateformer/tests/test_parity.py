@@ -44,7 +44,7 @@ def literal(model: Gateformer, x: Tensor) -> Tensor:
             patches = torch.stack([longer[s : s + c.patch] for s in starts])
             tokens = model.temporal.embedding(patches) + sinusoids(len(patches), c.dim, x.device)
             tokens = encoded(model.temporal.encoder, tokens[None], c)[0]
-            local = model.temporal.head(tokens.flatten())
+            local = model.temporal.head(tokens.flatten()[None])[0]
             whole = model.window_embedding(series)
             gate = model.embedding_gate
             share = torch.sigmoid(gate.first(whole[None])[0] + gate.second(local[None])[0])

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 from histoformer import Histoformer, HistoformerConfig, pearson, pearson_loss
-from histoformer.attention import HistogramAttention, permute, restore, softmax_1
+from histoformer.attention import HistogramAttention, softmax_1
 from histoformer.claims import ChannelAttention, with_channel_attention
 from histoformer.paper import PAPER
+from histoformer.ranking import permute, radix_sort, restore, sort
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_restoration_kit import Tiling, enlarge, seam_error
@@ -40,6 +41,33 @@ def test_several_stacks_share_an_order() -> None:
     assert permute(x, order)[3].equal(x[3].gather(-1, order))
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 300), st.integers(1, 900))
+def test_sorting_by_digits_is_sorting(channels: int, n: int, at_once: int) -> None:
+    x = torch.randn(2, channels, n) * 10 ** torch.randint(-38, 38, (2, channels, n)).float()
+    x[0, 0, 0], x[1, -1, -1] = torch.inf, -torch.inf
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("histoformer.ranking.SORTED_AT_ONCE", at_once)
+        values, order = radix_sort(x)
+    assert values.equal(x.sort().values)
+    assert x.gather(-1, order).equal(values)
+
+
+def test_long_rows_are_sorted_by_digits() -> None:
+    x = torch.randn(3, 1 << 15)
+    assert radix_sort(x)[0].equal(x.sort().values)
+
+
+def test_the_gradient_of_sorting_goes_where_a_value_came_from() -> None:
+    for kind in (torch.float32, torch.float64):
+        x, weights = torch.randn(2, 3, 40, dtype=kind), torch.randn(2, 3, 40, dtype=kind)
+        found = [
+            torch.autograd.grad((sorting(x.requires_grad_())[0] * weights).sum(), x)[0]
+            for sorting in (sort, torch.sort)
+        ]
+        assert found[0].equal(found[1])
+
+
 def test_softmax_leaves_weight_for_nothing() -> None:
     logits = torch.randn(4, 6)
     found = softmax_1(logits)
@@ -57,7 +85,7 @@ def test_a_constant_image_is_all_ties() -> None:
 
 def test_half_precision_sums_in_single() -> None:
     attention = HistogramAttention(12, 2)
-    x = torch.randn(1, 12, 16, 16)
+    x = torch.randn(1, 16, 16, 12)
     full, half = attention(x), attention.to(torch.bfloat16)(x.bfloat16())
     assert half.dtype == torch.bfloat16
     assert (half.float() - full).std() < 0.5 * full.std()

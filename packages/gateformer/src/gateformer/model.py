@@ -229,7 +229,7 @@ class TemporalPath(nn.Module):
         self.embedding = nn.Linear(config.patch, config.dim, bias=False)
         self.dropout = Dropout(config.dropout)
         self.encoder = encoder(config)
-        self.head = nn.Linear(config.patches * config.dim, config.dim)
+        self.head = TokenLinear(config.patches * config.dim, config.dim)
 
     def forward(
         self, series: Float[Tensor, "batch variates lookback"]

@@ -1,12 +1,13 @@
 """Dynamic-range histogram self-attention."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
+from attention_core import TokenConv, convolve
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from histoformer.ranking import permute, restore, sort
 
 
 class HistogramAttention(nn.Module):
@@ -21,26 +22,33 @@ class HistogramAttention(nn.Module):
     def __init__(self, dim: int, heads: int, *, bias: bool = False) -> None:
         super().__init__()
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
-        self.qkv = nn.Conv2d(dim, 5 * dim, 1, bias=bias)
+        self.qkv = TokenConv(dim, 5 * dim, bias=bias)
         self.mix = nn.Conv2d(5 * dim, 5 * dim, 3, padding=1, groups=5 * dim, bias=bias)
         self.out = nn.Conv2d(dim, dim, 1, bias=bias)
 
-    def forward(self, x: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b dim h w"]:
-        halves = [x.shape[1] // 2, x.shape[1] - x.shape[1] // 2]
-        ranged, plain = x.split(halves, 1)
-        order = dynamic_range_order(ranged)
-        x = torch.cat([permute(ranged.flatten(2), order).view_as(ranged), plain], 1)
-        qkv = rearrange(self.mix(self.qkv(x)), "b (five dim) h w -> five b dim (h w)", five=5)
-        attended = histogram_attention(qkv, self.temperature).unflatten(2, x.shape[2:])
-        ranged, plain = self.out(attended).split(halves, 1)
-        return torch.cat([restore(ranged.flatten(2), order).view_as(ranged), plain], 1)
+    def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
+        _, height, width, dim = x.shape
+        halves = [dim // 2, dim - dim // 2]
+        ranged, plain = x.split(halves, -1)
+        ranged, order = dynamic_range(rearrange(ranged, "b h w c -> b c h w"))
+        x = torch.cat([rearrange(ranged, "b c (h w) -> b h w c", h=height), plain], -1)
+        qkv = rearrange(
+            convolve(self.mix, self.qkv(x)), "b h w (five dim) -> five b dim (h w)", five=5
+        )
+        attended = histogram_attention(qkv, self.temperature).unflatten(2, (height, width))
+        ranged, plain = self.out(attended).flatten(2).split(halves, 1)
+        attended = torch.cat([restore(ranged, order), plain], 1)
+        return rearrange(attended, "b dim (h w) -> b h w dim", h=height)
 
 
-def dynamic_range_order(x: Float[Tensor, "b c h w"]) -> Int[Tensor, "b c hw"]:
-    """Where each pixel comes from when columns are sorted upwards, and then rows."""
-    values, rows = x.detach().sort(-2)
-    columns = values.argsort(-1)
-    return (rows.gather(-1, columns) * x.shape[-1] + columns).flatten(2)
+def dynamic_range(
+    x: Float[Tensor, "b c h w"],
+) -> tuple[Float[Tensor, "b c hw"], Int[Tensor, "b c hw"]]:
+    """Columns sorted upwards, and then rows; and where each pixel comes from."""
+    x, rows = sort(x.mT)
+    x, columns = sort(x.mT)
+    order = rows.mT.gather(-1, columns) * x.shape[-1] + columns
+    return x.flatten(2), order.flatten(2)
 
 
 def histogram_attention(
@@ -57,8 +65,11 @@ def histogram_attention(
     """
     bins, n, kind = len(temperature), qkv.shape[-1], qkv.dtype
     qkv = qkv.to(torch.promote_types(kind, torch.float32))  # sums over all pixels
-    order = qkv[4].detach().argsort(-1)
-    ranked = F.pad(permute(qkv, order), (0, -n % bins))
+    others, value = qkv.split([4, 1])
+    value, order = sort(value[0])
+    ranked = [*permute(others, order), value]
+    if n % bins:
+        ranked = [F.pad(x, (0, -n % bins)) for x in ranked]
     query_within, key_within, query_across, key_across, value = ranked
 
     def attended(query: Tensor, key: Tensor, layout: str) -> Tensor:
@@ -66,7 +77,7 @@ def histogram_attention(
         q, k, v = (
             rearrange(x, f"{flat} -> {binned}", head=bins, bin=bins) for x in (query, key, value)
         )
-        logits = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * temperature
+        logits = q @ k.mT * temperature * inverse_norm(q) * inverse_norm(k).mT
         return rearrange(softmax_1(logits) @ v, f"{binned} -> {flat}", bin=bins)
 
     within = attended(query_within, key_within, "bin m")
@@ -74,52 +85,11 @@ def histogram_attention(
     return restore((within * across)[..., :n], order).to(kind)
 
 
+def inverse_norm(x: Float[Tensor, "*batch rows n"]) -> Float[Tensor, "*batch rows 1"]:
+    """One over the length of each row."""
+    return x.square().sum(-1, keepdim=True).clamp_min(1e-24).rsqrt()
+
+
 def softmax_1(logits: Float[Tensor, "*batch keys"]) -> Float[Tensor, "*batch keys"]:
     """exp(x) / (1 + sum exp(x)): a softmax that may also give its weight to nothing."""
     return F.pad(logits, (0, 1)).softmax(-1)[..., :-1]
-
-
-def permute(
-    x: Float[Tensor, "*more b c n"], order: Int[Tensor, "b c n"]
-) -> Float[Tensor, "*more b c n"]:
-    """The pixels of each channel in another order."""
-    return _Permute.apply(x, order)
-
-
-def restore(
-    x: Float[Tensor, "*more b c n"], order: Int[Tensor, "b c n"]
-) -> Float[Tensor, "*more b c n"]:
-    """Undo :func:`permute`."""
-    return _Restore.apply(x, order)
-
-
-class _Permute(torch.autograd.Function):
-    """A gather whose gradient is a scatter; autograd would add up, knowing of no permutation."""
-
-    @staticmethod
-    def forward(x: Tensor, order: Tensor) -> Tensor:
-        return x.gather(-1, order.expand_as(x))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _Restore.apply(grad, *ctx.saved_tensors), None
-
-
-class _Restore(torch.autograd.Function):
-    """The other way round."""
-
-    @staticmethod
-    def forward(x: Tensor, order: Tensor) -> Tensor:
-        return torch.empty_like(x).scatter_(-1, order.expand_as(x), x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _Permute.apply(grad, *ctx.saved_tensors), None

@@ -8,7 +8,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from attention_core import Evidence, Run, count_parameters, flops_of, growth_exponent
+from attention_core import (
+    Evidence,
+    Run,
+    TokenConv,
+    convolve,
+    count_parameters,
+    flops_of,
+    growth_exponent,
+)
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -34,18 +42,21 @@ class ChannelAttention(nn.Module):
     def __init__(self, dim: int, heads: int, *, bias: bool = False) -> None:
         super().__init__()
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
-        self.qkv = nn.Conv2d(dim, 3 * dim, 1, bias=bias)
+        self.qkv = TokenConv(dim, 3 * dim, bias=bias)
         self.mix = nn.Conv2d(3 * dim, 3 * dim, 3, padding=1, groups=3 * dim, bias=bias)
-        self.out = nn.Conv2d(dim, dim, 1, bias=bias)
+        self.out = TokenConv(dim, dim, bias=bias)
 
-    def forward(self, x: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b dim h w"]:
+    def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         heads = len(self.temperature)
         q, k, v = rearrange(
-            self.mix(self.qkv(x)), "b (t head c) h w -> t b head c (h w)", t=3, head=heads
+            convolve(self.mix, self.qkv(x)),
+            "b h w (t head c) -> t b head c (h w)",
+            t=3,
+            head=heads,
         )
         logits = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * self.temperature
-        out = rearrange(logits.softmax(-1) @ v, "b head c n -> b (head c) n")
-        return self.out(out.unflatten(2, x.shape[2:]))
+        out = rearrange(logits.softmax(-1) @ v, "b head c (h w) -> b h w (head c)", h=x.shape[1])
+        return self.out(out)
 
 
 def with_channel_attention(config: HistoformerConfig) -> Histoformer:
@@ -94,7 +105,9 @@ def printed_cost(run: Run) -> Evidence:
             model(torch.empty(1, 3, 256, 256))
     counts = counter.get_flop_counts()["Global"]
     total = counter.get_total_flops() / 2e9
-    convolutions = sum(v for op, v in counts.items() if "convolution" in str(op)) / 2e9
+    # 1x1 convolutions of maps whose last axis is the channels are counted as products of matrices.
+    attention = counts[torch.ops.aten.bmm] / 2e9
+    convolutions = total - attention
     parameters = count_parameters(model)
     return Evidence(
         measured=f"{parameters / 1e6:.2f} M; {total:.1f} G, of which convolutions "

@@ -5,7 +5,17 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
-from attention_core import Checkpoint, PaperModel, read_checkpoint, require, require_positive
+from attention_core import (
+    Checkpoint,
+    PaperModel,
+    TokenConv,
+    convolve,
+    read_checkpoint,
+    require,
+    require_positive,
+    token_linear,
+)
+from einops import rearrange
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
@@ -80,10 +90,10 @@ class Histoformer(PaperModel):
         )
         self.down = nn.ModuleList(downsampling(dim) for dim in dims[:-1])
         self.skips = nn.ModuleList(image_skip(image) for _ in inner)
-        self.merge = nn.ModuleList(nn.Conv2d(dim + image, dim, 1, bias=c.bias) for dim in dims[1:])
+        self.merge = nn.ModuleList(TokenConv(dim + image, dim, bias=c.bias) for dim in dims[1:])
         self.up = nn.ModuleList(upsampling(dim) for dim in dims[:0:-1])
         # The last level keeps what comes from below and from the side apart, at twice the width.
-        self.fuse = nn.ModuleList(nn.Conv2d(2 * dim, dim, 1, bias=c.bias) for dim in dims[2:0:-1])
+        self.fuse = nn.ModuleList(TokenConv(2 * dim, dim, bias=c.bias) for dim in dims[2:0:-1])
         self.fuse.append(nn.Identity())
         self.decoder = nn.ModuleList(
             _blocks(c, below if dim == c.dim else dim, heads, depth)
@@ -115,17 +125,17 @@ class Histoformer(PaperModel):
             TypeError: for integers.
         """
         self.check(image)
-        x, small, kept = self.embed(image), image, []
+        x, small, kept = convolve(self.embed, channels_last(image)), image, []
         down = zip(self.encoder[:-1], self.down, self.skips, self.merge, strict=True)
         for blocks, shrink, skip, merge in down:
             x = blocks(x)
             kept.append(x)
             small = skip(small)
-            x = merge(torch.cat([shrink(x), small], 1))
+            x = merge(torch.cat([convolve(shrink, x), channels_last(small)], -1))
         x = self.encoder[-1](x)
         for grow, fuse, blocks in zip(self.up, self.fuse, self.decoder, strict=True):
-            x = blocks(fuse(torch.cat([grow(x), kept.pop()], 1)))
-        return self.output(self.refinement(x)) + image
+            x = blocks(fuse(torch.cat([convolve(grow, x), kept.pop()], -1)))
+        return rearrange(convolve(self.output, self.refinement(x)), "b h w c -> b c h w") + image
 
     def check(self, image: Tensor) -> None:
         """Raise for an image that the network can't take."""
@@ -152,13 +162,18 @@ class HistogramBlock(nn.Module):
         self.attention = HistogramAttention(dim, heads, bias=config.bias)
         self.ffn = GatedFeedForward(dim, config.hidden(dim), bias=config.bias)
 
-    def forward(self, x: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b dim h w"]:
+    def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         x = x + self.attention(normalise(x, self.centred))
         return x + self.ffn(normalise(x, self.centred))
 
 
 class GatedFeedForward(nn.Module):
-    """Two depth-wise convolutions of different reach at twice the resolution, one gates (DGFF)."""
+    """Two depth-wise convolutions of different reach at twice the resolution, one gates (DGFF).
+
+    The dilated one steps over every second pixel: at twice the resolution it convolves each of the
+    four pixels of a cell with its like in the neighbouring cells, so that the gate need not be
+    taken apart.
+    """
 
     def __init__(self, dim: int, hidden: int, *, bias: bool = False) -> None:
         super().__init__()
@@ -168,16 +183,37 @@ class GatedFeedForward(nn.Module):
         self.dilated = nn.Conv2d(part, part, 3, padding=2, dilation=2, groups=part, bias=bias)
         self.out = nn.Conv2d(hidden, dim, 1, bias=bias)
 
-    def forward(self, x: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b dim h w"]:
-        x, gate = F.pixel_shuffle(self.expand(x), 2).chunk(2, 1)
-        return self.out(F.pixel_unshuffle(F.mish(self.dilated(gate)) * self.wide(x), 2))
+    def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
+        expand = _by_pixels(self.expand.weight.flatten(1)).unbind()
+        bias = self.expand.bias
+        biases = (None, None) if bias is None else _by_pixels(bias).unbind()
+        x, gate = (token_linear(x, *half) for half in zip(expand, biases, strict=True))
+        x = rearrange(x, "b h w (y x c) -> b (h y) (w x) c", y=2, x=2)
+        x = rearrange(convolve(self.wide, x), "b (h y) (w x) c -> b h w (y x c)", y=2, x=2)
+        x = F.mish(convolve(self.dilated_cells, gate)) * x
+        out = rearrange(self.out.weight, "dim (c cell) 1 1 -> dim (cell c)", cell=4)
+        return token_linear(x, out, self.out.bias)
+
+    def dilated_cells(self, x: Float[Tensor, "b cells h w"]) -> Float[Tensor, "b cells h w"]:
+        weight, bias = self.dilated.weight.repeat(4, 1, 1, 1), self.dilated.bias
+        bias = None if bias is None else bias.repeat(4)
+        return F.conv2d(x, weight, bias, padding=1, groups=x.shape[1])
 
 
-def normalise(x: Float[Tensor, "b dim h w"], centred: bool = True) -> Float[Tensor, "b dim h w"]:
+def _by_pixels(parameter: Float[Tensor, "hidden *rest"]) -> Float[Tensor, "2 part *rest"]:
+    """Rows by half, then by pixel of a cell; those of a pixel are its features."""
+    return rearrange(parameter, "(half c cell) ... -> half (cell c) ...", half=2, cell=4)
+
+
+def normalise(x: Float[Tensor, "b h w dim"], centred: bool = True) -> Float[Tensor, "b h w dim"]:
     """Each pixel over the spread of its channels; nothing is learned."""
-    deviation = x - x.mean(1, keepdim=True)
-    scale = (deviation.square().mean(1, keepdim=True) + 1e-5).rsqrt()
-    return (deviation if centred else x) * scale
+    if centred:
+        return F.layer_norm(x, x.shape[-1:])
+    return x * (x.var(-1, correction=0, keepdim=True) + 1e-5).rsqrt()
+
+
+def channels_last(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w c"]:
+    return rearrange(x, "b c h w -> b h w c").contiguous()
 
 
 def downsampling(dim: int) -> nn.Sequential:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from attention_core import Benchmark, Claim, GoldenCase, Paper, load_state, rename
+from attention_core import Benchmark, Claim, GoldenCase, Paper, TokenConv, load_state, rename
+from einops import rearrange
 from torch import Tensor, nn
 
 from histoformer import claims
@@ -12,6 +13,9 @@ from histoformer.attention import HistogramAttention
 from histoformer.loss import pearson, pearson_loss
 from histoformer.model import GatedFeedForward, Histoformer, HistoformerConfig, HistogramBlock
 from histoformer.official import name
+
+CHANNELS_LAST = HistogramBlock, HistogramAttention, GatedFeedForward, TokenConv
+"""Parts that take and give maps of this layout."""
 
 
 def golden(case: GoldenCase) -> Mapping[str, Any]:
@@ -27,7 +31,7 @@ def golden(case: GoldenCase) -> Mapping[str, Any]:
         if stage in dict(module.named_modules()):
             hook = _keeper(found, output)
             module.get_submodule(stage).register_forward_hook(hook)
-    found["out"] = out = _whole(module, x) if isinstance(module, Histoformer) else module(x)
+    found["out"] = out = _whole(module, x) if isinstance(module, Histoformer) else _part(module, x)
     out.square().mean().backward()
     weights = dict(module.named_parameters())
     for output in case.record["outputs"]:
@@ -63,9 +67,18 @@ def _whole(model: Histoformer, image: Tensor) -> Tensor:
     return model(pad_to_multiple(image, model.multiple))[..., : image.shape[2], : image.shape[3]]
 
 
+def _part(module: nn.Module, x: Tensor) -> Tensor:
+    return _channels_first(module(rearrange(x, "b c h w -> b h w c")))
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    return rearrange(x, "b h w c -> b c h w")
+
+
 def _keeper(found: dict[str, Any], key: str) -> Any:
     def keep(module: nn.Module, given: Any, out: Tensor) -> None:
-        found[key] = out
+        last = module[-1] if isinstance(module, nn.Sequential) else module
+        found[key] = _channels_first(out) if isinstance(last, CHANNELS_LAST) else out
 
     return keep
 

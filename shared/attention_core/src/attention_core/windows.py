@@ -147,7 +147,7 @@ def window_attention(
 
 def convolve(
     conv: Callable[[Tensor], Tensor], x: Float[Tensor, "b h w dim"]
-) -> Float[Tensor, "b h w out"]:
+) -> Float[Tensor, "b new_h new_w out"]:
     """A two-dimensional ``conv`` of maps whose last axis is the channels; nothing is copied."""
     return rearrange(conv(rearrange(x, "b h w dim -> b dim h w")), "b out h w -> b h w out")
 
