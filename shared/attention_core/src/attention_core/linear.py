@@ -10,8 +10,9 @@ from torch import Tensor, nn
 ONEDNN = torch.backends.mkldnn.is_available()
 ONEDNN_ELEMENTS = 20481
 """Of an input, from which on PyTorch gives a dilated convolution of one image to oneDNN."""
-ONEDNN_TOKENS, ONEDNN_PRODUCTS = 96, 6_000_000
-"""Tokens and multiplications from which on oneDNN's way with the weights pays."""
+ONEDNN_TOKENS, ONEDNN_TRAINING_TOKENS, ONEDNN_PRODUCTS = 96, 128, 6_000_000
+"""Tokens and multiplications from which on oneDNN's way with the weights pays, and with their
+gradients."""
 
 
 def token_linear(
@@ -24,7 +25,8 @@ def token_linear(
     PyTorch hands float32 matrix products to MKL and convolutions to oneDNN, which on an AMD CPU is
     up to twice as fast in either pass: MKL leaves AVX-512 to Intel's.
     """
-    if not _by_convolution(x, weight):
+    least = ONEDNN_TRAINING_TOKENS if torch.is_grad_enabled() else ONEDNN_TOKENS
+    if not _by_convolution(x, weight, least):
         return F.linear(x, weight, bias)
     # A dilation does nothing to 1x1 filters, but without one PyTorch keeps a single image on a
     # single thread from oneDNN.
@@ -145,21 +147,22 @@ def _linear_backward(
     grad: Tensor, x: Tensor, weight: Tensor, biased: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The gradients of `token_linear` for its input, weight and bias."""
-    if not _by_convolution(x, weight):
-        rows = grad.flatten(0, -2)
-        return grad @ weight, rows.mT @ x.flatten(0, -2), rows.sum(0) if biased else None
-    moved, *parameters = torch.ops.aten.convolution_backward(
-        _pixels(grad), _pixels(x), weight[..., None, None], [len(weight)],
-        [1, 1], [0, 0], [2, 2], False, [0, 0], 1, (True, True, biased),
+    rows = grad.flatten(0, -2)
+    shift = rows.sum(0) if biased else None
+    if not _by_convolution(x, weight, ONEDNN_TRAINING_TOKENS):
+        return grad @ weight, rows.mT @ x.flatten(0, -2), shift
+    moved, turned, _ = torch.ops.aten.convolution_backward(
+        _pixels(grad), _pixels(x), weight[..., None, None], None,
+        [1, 1], [0, 0], [2, 2], False, [0, 0], 1, (True, True, False),
     )  # fmt: skip
-    return _tokens(moved, x), parameters[0].flatten(1), parameters[1]
+    return _tokens(moved, x), turned.flatten(1), shift
 
 
-def _by_convolution(x: Tensor, weight: Tensor) -> bool:
+def _by_convolution(x: Tensor, weight: Tensor, least: int) -> bool:
     if x.device.type != "cpu" or x.dtype != torch.float32 or not ONEDNN:
         return False
     tokens = x.shape[:-1].numel()
-    many = tokens >= ONEDNN_TOKENS and tokens * weight.numel() >= ONEDNN_PRODUCTS
+    many = tokens >= least and tokens * weight.numel() >= ONEDNN_PRODUCTS
     return many and x.numel() >= ONEDNN_ELEMENTS and not torch.is_autocast_enabled("cpu")
 
 
