@@ -10,9 +10,8 @@ from torch import Tensor, nn
 ONEDNN = torch.backends.mkldnn.is_available()
 ONEDNN_ELEMENTS = 20481
 """Of an input, from which on PyTorch gives a dilated convolution of one image to oneDNN."""
-ONEDNN_TOKENS, ONEDNN_TRAINING_TOKENS, ONEDNN_PRODUCTS = 96, 128, 6_000_000
-"""Tokens and multiplications from which on oneDNN's way with the weights pays, and with their
-gradients."""
+ONEDNN_TOKENS, ONEDNN_PRODUCTS = 96, 6_000_000
+"""Tokens and multiplications from which on oneDNN's way with the weights pays."""
 
 
 def token_linear(
@@ -25,8 +24,7 @@ def token_linear(
     PyTorch hands float32 matrix products to MKL and convolutions to oneDNN, which on an AMD CPU is
     up to twice as fast in either pass: MKL leaves AVX-512 to Intel's.
     """
-    least = ONEDNN_TRAINING_TOKENS if torch.is_grad_enabled() else ONEDNN_TOKENS
-    if not _by_convolution(x, weight, least):
+    if not _by_convolution(x, weight):
         return F.linear(x, weight, bias)
     # A dilation does nothing to 1x1 filters, but without one PyTorch keeps a single image on a
     # single thread from oneDNN.
@@ -149,7 +147,7 @@ def _linear_backward(
     """The gradients of `token_linear` for its input, weight and bias."""
     rows = grad.flatten(0, -2)
     shift = rows.sum(0) if biased else None
-    if not _by_convolution(x, weight, ONEDNN_TRAINING_TOKENS):
+    if not _by_convolution(x, weight):
         return grad @ weight, rows.mT @ x.flatten(0, -2), shift
     moved, turned, _ = torch.ops.aten.convolution_backward(
         _pixels(grad), _pixels(x), weight[..., None, None], None,
@@ -158,11 +156,11 @@ def _linear_backward(
     return _tokens(moved, x), turned.flatten(1), shift
 
 
-def _by_convolution(x: Tensor, weight: Tensor, least: int) -> bool:
+def _by_convolution(x: Tensor, weight: Tensor) -> bool:
     if x.device.type != "cpu" or x.dtype != torch.float32 or not ONEDNN:
         return False
     tokens = x.shape[:-1].numel()
-    many = tokens >= least and tokens * weight.numel() >= ONEDNN_PRODUCTS
+    many = tokens >= ONEDNN_TOKENS and tokens * weight.numel() >= ONEDNN_PRODUCTS
     return many and x.numel() >= ONEDNN_ELEMENTS and not torch.is_autocast_enabled("cpu")
 
 
