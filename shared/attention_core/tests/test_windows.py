@@ -9,6 +9,7 @@ import pytest
 import torch
 from attention_core import (
     FeedForward,
+    PointwiseConv,
     TokenConv,
     TokenLinear,
     WindowAttention,
@@ -252,6 +253,16 @@ def test_token_linear_is_left_to_onednn_and_copies_nothing() -> None:
     operations = {event.key for event in seen.key_averages()}
     assert "aten::mkldnn_convolution" in operations
     assert not {"aten::copy_", "aten::addmm", "aten::mm"} & operations
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_pointwise_convolution_is_a_convolution(last: bool) -> None:
+    layer, twin = PointwiseConv(30, 7), torch.nn.Conv2d(30, 7, 1)
+    twin.load_state_dict(layer.state_dict())
+    for sides in ((3, 5), (32, 40)):
+        x = torch.randn(2, 30, *sides)
+        x = x.contiguous(memory_format=torch.channels_last) if last else x
+        torch.testing.assert_close(layer(x), twin(x))
 
 
 def test_token_linear_keeps_the_autocast_type() -> None:
