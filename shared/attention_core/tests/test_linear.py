@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from attention_core import FeedForward, TokenLinear, gelu_linear, norm_linear, token_linear
+from attention_core import (
+    FeedForward,
+    PointwiseConv,
+    TokenLinear,
+    gelu_linear,
+    norm_linear,
+    token_linear,
+)
 from attention_core.linear import ONEDNN
 from torch import Tensor, nn
 
@@ -150,3 +157,13 @@ def test_feed_forward_sees_one_token_at_a_time() -> None:
     single = x[1:2, 2:3]
     expected = layer.fc2(F.gelu(layer.fc1(single)))
     torch.testing.assert_close(layer(x)[1:2, 2:3], expected)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_pointwise_convolution_is_a_convolution(last: bool) -> None:
+    layer, twin = PointwiseConv(30, 7), torch.nn.Conv2d(30, 7, 1)
+    twin.load_state_dict(layer.state_dict())
+    for sides in ((3, 5), (32, 40)):
+        x = torch.randn(2, 30, *sides)
+        x = x.contiguous(memory_format=torch.channels_last) if last else x
+        torch.testing.assert_close(layer(x), twin(x))

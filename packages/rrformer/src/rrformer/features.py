@@ -54,15 +54,16 @@ class VGG19(nn.Module):
         self, image: Float[Tensor, "b 3 h w"], layers: Iterable[int] = RECTIFIED
     ) -> list[Float[Tensor, "b c ph pw"]]:
         """The outputs of some of torchvision's layers; an odd number is a rectifier."""
-        wanted, found, x, place = set(layers), [], image, 0
+        x = image.contiguous(memory_format=torch.channels_last)
+        wanted, found, place = set(layers), [], 0
         for key, convolution in self.layers.items():
             if int(key) - place > 1:
                 x = F.max_pool2d(x, 2)
             place = int(key) + 1
             x = convolution(x)
             if int(key) in wanted:
-                found.append(x)
-            x = x.relu()
+                found.append(x.clone())
+            x = x.relu_()
             if place in wanted:
                 found.append(x)
         return found

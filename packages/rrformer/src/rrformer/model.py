@@ -11,8 +11,10 @@ from attention_core import (
     DropPath,
     FeedForward,
     PaperModel,
+    PointwiseConv,
     WindowAttention,
     initialise_linear,
+    pointwise,
     read_checkpoint,
     require,
     require_choice,
@@ -178,12 +180,13 @@ class PreprocessingEmbedding(nn.Module):
         self.shrink = nn.Conv2d(c.features, c.dim, 3, stride=2, padding=1)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b dim h2 w2"]:
+        image = image.contiguous(memory_format=torch.channels_last)  # and so all that follows
         maps = [image]
         if self.vgg is not None:
             with torch.no_grad():
                 maps += self.vgg(image.detach())
-        x = self.hypercolumn(maps).relu()
-        return self.shrink(self.conv(x).relu()).relu()
+        x = self.hypercolumn(maps).relu_()
+        return self.shrink(self.conv(x).relu_()).relu_()
 
 
 class Hypercolumn(nn.Module):
@@ -202,13 +205,13 @@ class Hypercolumn(nn.Module):
     def forward(self, maps: list[Tensor]) -> Float[Tensor, "b features h w"]:
         first, *others = self.weight.split(self.widths, 1)
         image, *maps = maps
-        total = F.conv2d(image, first, self.bias)
+        total = pointwise(image, first, self.bias)
         size = image.shape[2:]
         for x, weight in zip(maps, others, strict=True):
-            mixed = F.conv2d(x, weight)
+            mixed = pointwise(x, weight)
             if mixed.shape[2:] != size:
                 mixed = F.interpolate(mixed, size, mode="bilinear", align_corners=False)
-            total = total + mixed
+            total += mixed
         return total
 
 
@@ -231,7 +234,8 @@ class SelfAttentionFeatureExtraction(nn.Module):
 
     def forward(self, x: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b dim h w"]:
         height, width = x.shape[2:]
-        x = F.pad(x, (0, -width % self.window, 0, -height % self.window), mode="reflect")
+        if height % self.window or width % self.window:
+            x = F.pad(x, (0, -width % self.window, 0, -height % self.window), mode="reflect")
         y = self.first_norm(rearrange(x, "b dim h w -> b h w dim"))
         for group in self.groups:
             y = group(y)
@@ -284,11 +288,11 @@ class MultiScaleSpatialFeatureExtraction(nn.Module):
         self.grow = nn.ConvTranspose2d(c.dim, c.features, 4, stride=2, padding=1)
         self.refine = nn.Conv2d(c.features, c.features, 3, padding=1)
         self.pyramid = PyramidPooling(c.features, c.pyramid, c.pyramid_features)
-        self.last = nn.Conv2d(c.features, 3, 1)
+        self.last = PointwiseConv(c.features, 3)
 
     def forward(self, x: Float[Tensor, "b dim h2 w2"]) -> Float[Tensor, "b 3 h w"]:
-        x = self.refine(self.grow(x).relu()).relu()
-        return self.last(self.pyramid(x)).relu()
+        x = self.refine(self.grow(x).relu_()).relu_()
+        return self.last(self.pyramid(x)).relu_()
 
 
 class PyramidPooling(nn.Module):
@@ -300,13 +304,13 @@ class PyramidPooling(nn.Module):
     def __init__(self, features: int, sides: tuple[int, ...], pooled: int) -> None:
         super().__init__()
         self.sides, self.pooled = sides, pooled
-        self.stages = nn.ModuleList(nn.Conv2d(features, pooled, 1, bias=False) for _ in sides)
+        self.stages = nn.ModuleList(PointwiseConv(features, pooled, bias=False) for _ in sides)
         self.mix = nn.Conv2d(features + pooled * len(sides), features, 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         *parts, own = self.mix.weight.split([*[self.pooled] * len(self.sides), x.shape[1]], 1)
-        total = F.conv2d(x, own, self.mix.bias)
+        total = pointwise(x, own, self.mix.bias)
         for side, stage, weight in zip(self.sides, self.stages, parts, strict=True):
-            squares = F.leaky_relu(stage(F.avg_pool2d(x, side)), 0.2)
-            total = total + F.interpolate(F.conv2d(squares, weight), x.shape[2:])
-        return F.leaky_relu(total, 0.2)
+            squares = F.leaky_relu_(stage(F.avg_pool2d(x, side)), 0.2)
+            total += F.interpolate(pointwise(squares, weight), x.shape[2:])
+        return F.leaky_relu_(total, 0.2)

@@ -209,7 +209,7 @@ class Block(nn.Module):
         self, x: Float[Tensor, "b n dim"], slices: int, order: Int[Tensor, "n"] | None = None
     ) -> Float[Tensor, "b n dim"]:
         """``order`` permutes the tokens for the attention alone."""
-        keep, add, keep_mlp, add_mlp = (self.weights[i] for i in range(4))
+        keep, add, keep_mlp, add_mlp = self.weights.unbind()
         z = self.attention_norm(x)
         if order is None:
             z = self.attention(z, slices)
@@ -234,7 +234,7 @@ class Projection(nn.Module):
         self.dropout = Dropout(config.token_dropout)
 
     def forward(self, x: Float[Tensor, "b n dim"]) -> Float[Tensor, "b n dim"]:
-        keep, add = self.weights[0], self.weights[1]
+        keep, add = self.weights.unbind()
         z = scaled_linear(self.mlp(self.norm(x)), self.mlp.out, add)
         return torch.addcmul(self.dropout(z), x, keep)
 

@@ -25,10 +25,12 @@ from attention_core.files import atomic_directory, atomic_path, write_text
 from attention_core.golden import GoldenCase, golden_cases
 from attention_core.linear import (
     FeedForward,
+    PointwiseConv,
     TokenConv,
     TokenLinear,
     gelu_linear,
     norm_linear,
+    pointwise,
     token_linear,
 )
 from attention_core.model import PaperModel
@@ -74,6 +76,7 @@ __all__ = [
     "GoldenCase",
     "Paper",
     "PaperModel",
+    "PointwiseConv",
     "RectangleAttention",
     "Run",
     "SuperResolver",
@@ -102,6 +105,7 @@ __all__ = [
     "norm_linear",
     "one_line_errors",
     "pad_heads",
+    "pointwise",
     "random_keep",
     "read_checkpoint",
     "relative_position_bias",

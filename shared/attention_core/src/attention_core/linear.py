@@ -10,9 +10,8 @@ from torch import Tensor, nn
 ONEDNN = torch.backends.mkldnn.is_available()
 ONEDNN_ELEMENTS = 20481
 """Of an input, from which on PyTorch gives a dilated convolution of one image to oneDNN."""
-ONEDNN_TOKENS, ONEDNN_TRAINING_TOKENS, ONEDNN_PRODUCTS = 96, 128, 6_000_000
-"""Tokens and multiplications from which on oneDNN's way with the weights pays, and with their
-gradients."""
+ONEDNN_TOKENS, ONEDNN_PRODUCTS = 96, 6_000_000
+"""Tokens and multiplications from which on oneDNN's way with the weights pays."""
 
 
 def token_linear(
@@ -25,13 +24,20 @@ def token_linear(
     PyTorch hands float32 matrix products to MKL and convolutions to oneDNN, which on an AMD CPU is
     up to twice as fast in either pass: MKL leaves AVX-512 to Intel's.
     """
-    least = ONEDNN_TRAINING_TOKENS if torch.is_grad_enabled() else ONEDNN_TOKENS
-    if not _by_convolution(x, weight, least):
+    if not _by_convolution(x, weight):
         return F.linear(x, weight, bias)
+    return _tokens(pointwise(_pixels(x), weight[..., None, None], bias), x)
+
+
+def pointwise(
+    x: Float[Tensor, "b dim h w"],
+    weight: Float[Tensor, "out dim 1 1"],
+    bias: Float[Tensor, "out"] | None = None,
+) -> Float[Tensor, "b out h w"]:
+    """A 1x1 convolution; fast on a CPU where the channels of ``x`` lie last in memory."""
     # A dilation does nothing to 1x1 filters, but without one PyTorch keeps a single image on a
     # single thread from oneDNN.
-    out = F.conv2d(_pixels(x), weight[..., None, None], bias, dilation=2)
-    return _tokens(out, x)
+    return F.conv2d(x, weight, bias, dilation=2 if _suits_onednn(x) else 1)
 
 
 class TokenLinear(nn.Linear):
@@ -39,6 +45,16 @@ class TokenLinear(nn.Linear):
 
     def forward(self, x: Float[Tensor, "*batch tokens dim"]) -> Float[Tensor, "*batch tokens out"]:
         return token_linear(x, self.weight, self.bias)
+
+
+class PointwiseConv(nn.Conv2d):
+    """A 1x1 convolution by way of :func:`pointwise`."""
+
+    def __init__(self, dim: int, out: int, *, bias: bool = True) -> None:
+        super().__init__(dim, out, 1, bias=bias)
+
+    def forward(self, x: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b out h w"]:
+        return pointwise(x, self.weight, self.bias)
 
 
 class TokenConv(nn.Conv2d):
@@ -149,7 +165,7 @@ def _linear_backward(
     """The gradients of `token_linear` for its input, weight and bias."""
     rows = grad.flatten(0, -2)
     shift = rows.sum(0) if biased else None
-    if not _by_convolution(x, weight, ONEDNN_TRAINING_TOKENS):
+    if not _by_convolution(x, weight):
         return grad @ weight, rows.mT @ x.flatten(0, -2), shift
     moved, turned, _ = torch.ops.aten.convolution_backward(
         _pixels(grad), _pixels(x), weight[..., None, None], None,
@@ -158,12 +174,16 @@ def _linear_backward(
     return _tokens(moved, x), turned.flatten(1), shift
 
 
-def _by_convolution(x: Tensor, weight: Tensor, least: int) -> bool:
+def _by_convolution(x: Tensor, weight: Tensor) -> bool:
+    tokens = x.shape[:-1].numel()
+    many = tokens >= ONEDNN_TOKENS and tokens * weight.numel() >= ONEDNN_PRODUCTS
+    return many and _suits_onednn(x)
+
+
+def _suits_onednn(x: Tensor) -> bool:
     if x.device.type != "cpu" or x.dtype != torch.float32 or not ONEDNN:
         return False
-    tokens = x.shape[:-1].numel()
-    many = tokens >= least and tokens * weight.numel() >= ONEDNN_PRODUCTS
-    return many and x.numel() >= ONEDNN_ELEMENTS and not torch.is_autocast_enabled("cpu")
+    return x.numel() >= ONEDNN_ELEMENTS and not torch.is_autocast_enabled("cpu")
 
 
 def _pixels(x: Float[Tensor, "*batch tokens dim"]) -> Float[Tensor, "1 dim 1 pixels"]:
