@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from attention_core import FeedForward, TokenLinear, gelu_linear, norm_linear, token_linear
+from attention_core import (
+    GELU,
+    FeedForward,
+    TokenLinear,
+    gelu_linear,
+    norm_linear,
+    token_linear,
+)
 from attention_core.linear import ONEDNN
 from torch import Tensor, nn
 
@@ -150,3 +157,12 @@ def test_feed_forward_sees_one_token_at_a_time() -> None:
     single = x[1:2, 2:3]
     expected = layer.fc2(F.gelu(layer.fc1(single)))
     torch.testing.assert_close(layer(x)[1:2, 2:3], expected)
+
+
+def test_gelu_writes_over_its_input_in_inference_alone() -> None:
+    x, layer = torch.randn(5, 4), GELU()
+    expected = F.gelu(x)
+    torch.testing.assert_close(layer(x), expected)
+    with torch.no_grad():
+        assert layer(x).data_ptr() == x.data_ptr()
+    torch.testing.assert_close(x, expected)
