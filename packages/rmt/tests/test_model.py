@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rmt import RMT, RMTBackbone, RMTBackboneConfig, RMTConfig
+from rmt.convolution import ConvNorm
 from rmt.token_labels import draw_box, inside
 
 from .conftest import SIZES
@@ -162,6 +163,22 @@ def test_stochastic_depth_drops_whole_branches(tiny) -> None:
     assert set(kept.unique().tolist()) == {0.0, 2.0}
     assert abs(kept.mean() - 1) < 0.1
     assert block.eval()._add(x, branch, None).equal(branch)
+
+
+def test_inference_folds_batch_norms_into_their_convolutions() -> None:
+    torch.manual_seed(0)
+    layer = ConvNorm(3, 4, stride=2)
+    for tensor in (layer[1].weight, layer[1].bias, layer[1].running_mean):
+        torch.nn.init.normal_(tensor)
+    image = torch.randn(2, 3, 9, 8)
+    layer[1].running_var.uniform_(0.5, 2)
+    expected = layer.eval()(image)
+    assert "BatchNorm" in expected.grad_fn.name()
+    with torch.no_grad():
+        torch.testing.assert_close(layer(image), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(layer.double()(image.double()).float(), expected)
+        layer.float().train()(image)
+    assert (layer.eval()(image) - expected).abs().max() > 1e-3  # training moved the statistics
 
 
 def test_batch_norms_freeze_only_on_request(tiny_backbone) -> None:

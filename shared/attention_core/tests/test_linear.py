@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attention_core import (
+    GELU,
     FeedForward,
     PointwiseConv,
     TokenLinear,
@@ -167,3 +168,12 @@ def test_a_pointwise_convolution_is_a_convolution(last: bool) -> None:
         x = torch.randn(2, 30, *sides)
         x = x.contiguous(memory_format=torch.channels_last) if last else x
         torch.testing.assert_close(layer(x), twin(x))
+
+
+def test_gelu_writes_over_its_input_in_inference_alone() -> None:
+    x, layer = torch.randn(5, 4), GELU()
+    expected = F.gelu(x)
+    torch.testing.assert_close(layer(x), expected)
+    with torch.no_grad():
+        assert layer(x).data_ptr() == x.data_ptr()
+    torch.testing.assert_close(x, expected)

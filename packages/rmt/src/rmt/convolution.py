@@ -5,6 +5,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from attention_core import cached_per_size
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input, conv2d_weight
@@ -15,6 +16,16 @@ class ConvNorm(nn.Sequential):
 
     def __init__(self, channels: int, dim: int, stride: int = 1) -> None:
         super().__init__(nn.Conv2d(channels, dim, 3, stride, padding=1), nn.BatchNorm2d(dim))
+
+    def forward(self, image: Float[Tensor, "b channels h w"]) -> Float[Tensor, "b dim h2 w2"]:
+        conv: Any = self[0]
+        norm: Any = self[1]
+        if norm.training or torch.is_grad_enabled() or conv.weight.dtype != torch.float32:
+            return norm(conv(image))
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        shift = norm.bias + (conv.bias - norm.running_mean) * scale
+        weight = conv.weight * rearrange(scale, "dim -> dim 1 1 1")
+        return F.conv2d(image, weight, shift, conv.stride, conv.padding)
 
 
 class DepthwiseConv(nn.Conv2d):

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 import torch.nn.functional as F
 from attention_core import (
+    GELU,
     Checkpoint,
     PaperModel,
     TokenLinear,
@@ -185,7 +186,7 @@ class FeedForward(nn.Sequential):
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__(
             TokenLinear(dim, hidden),
-            nn.GELU(),
+            GELU(),
             DepthwiseConv(hidden, 3, residual=True),
             TokenLinear(hidden, dim),
         )
@@ -234,11 +235,11 @@ class Encoder(PaperModel):
         half, dim = config.dims[0] // 2, config.dims[0]
         self.stem = nn.Sequential(
             ConvNorm(config.channels, half, stride=2),
-            nn.GELU(),
+            GELU(),
             ConvNorm(half, half),
-            nn.GELU(),
+            GELU(),
             ConvNorm(half, dim, stride=2),
-            nn.GELU(),
+            GELU(),
             ConvNorm(dim, dim),
         ).to(memory_format=torch.channels_last)
         self.stages = nn.ModuleList(Stage(config, i) for i in range(len(config.dims)))

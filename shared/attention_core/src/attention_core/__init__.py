@@ -24,6 +24,7 @@ from attention_core.extras import needs_extra, one_line_errors
 from attention_core.files import atomic_directory, atomic_path, write_text
 from attention_core.golden import GoldenCase, golden_cases
 from attention_core.linear import (
+    GELU,
     FeedForward,
     PointwiseConv,
     TokenConv,
@@ -64,6 +65,7 @@ from attention_core.windows import (
 )
 
 __all__ = [
+    "GELU",
     "Benchmark",
     "Checkpoint",
     "CheckpointError",

@@ -67,6 +67,18 @@ class TokenConv(nn.Conv2d):
         return token_linear(x, self.weight.flatten(1), self.bias)
 
 
+class GELU(nn.GELU):
+    """``nn.GELU``, which writes over its input where nothing asks for gradients.
+
+    On a large map new memory costs more than the function itself.
+    """
+
+    def forward(self, input: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        if torch.is_grad_enabled():
+            return super().forward(input)
+        return torch.ops.aten.gelu_(input, approximate=self.approximate)
+
+
 class FeedForward(nn.Module):
     """Two linear layers with GELU between them, for each token."""
 
