@@ -37,7 +37,7 @@ def test_filtering_the_branch_ends_with_its_block() -> None:
 def test_psnr_falls_with_the_radius_of_what_is_enlarged() -> None:
     from image_restoration_kit.short_runs import BicubicSkip
 
-    model = BicubicSkip(CRAFT(PAPER.tiny[0]), "upsample.0").eval()
+    model = BicubicSkip(CRAFT(PAPER.tiny[0])).eval()
     truth = torch.nn.functional.interpolate(torch.rand(1, 3, 16, 16), scale_factor=2)[0]
     low = torch.nn.functional.avg_pool2d(truth, 2)[None]
     curve = input_curve(model, low, truth, (0.2, 0.6, 1.5))

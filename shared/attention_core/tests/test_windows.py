@@ -134,7 +134,8 @@ def test_index_is_built_once_per_window() -> None:
     ).masks(CPU)
 
 
-def test_the_backward_pass_never_holds_all_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dim", [4, 16])
+def test_the_backward_pass_never_holds_all_maps(monkeypatch: pytest.MonkeyPatch, dim: int) -> None:
     sizes: list[int] = []
     softmax = torch.softmax
 
@@ -144,15 +145,16 @@ def test_the_backward_pass_never_holds_all_maps(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(torch, "softmax", spy)
     monkeypatch.setitem(module.MAPS_BYTES, "cpu", 3 * 2 * 16 * 16 * 4)
-    query, key, value = (torch.randn(8, 2, 16, 4, requires_grad=True) for _ in range(3))
+    query, key, value = (torch.randn(8, 2, 16, dim, requires_grad=True) for _ in range(3))
     bias = torch.randn(2, 16, 16, requires_grad=True)
     window_attention(query, key, value, bias).sum().backward()
-    assert len(sizes) == 3
+    # Of one head 6 windows, then 2; a narrow one makes them in the forward pass as well.
+    assert len(sizes) == (8 if dim <= module.NARROW else 4)
     assert max(sizes) <= 3 * 2 * 16 * 16 * 4
 
 
 def test_training_saves_no_maps_and_stays_on_the_fused_kernel() -> None:
-    query, key, value = (torch.randn(4, 2, 32, 8, requires_grad=True) for _ in range(3))
+    query, key, value = (torch.randn(4, 2, 32, 16, requires_grad=True) for _ in range(3))
     bias = torch.randn(2, 32, 32, requires_grad=True)
     saved: list[int] = []
     with (
@@ -168,7 +170,9 @@ def test_training_saves_no_maps_and_stays_on_the_fused_kernel() -> None:
     assert not any("attention_math" in name for name in names)
 
 
-def test_queries_may_be_fewer_than_keys() -> None:
+@pytest.mark.parametrize("narrow", [0, 8])
+def test_queries_may_be_fewer_than_keys(monkeypatch: pytest.MonkeyPatch, narrow: int) -> None:
+    monkeypatch.setattr(module, "NARROW", narrow)
     query = torch.randn(2, 2, 2, 3, dtype=torch.float64, requires_grad=True)
     key, value = (torch.randn(2, 2, 5, 3, dtype=torch.float64, requires_grad=True) for _ in "kv")
     bias = torch.randn(2, 2, 5, dtype=torch.float64, requires_grad=True)
@@ -184,6 +188,17 @@ def test_no_bias_is_plain_attention_with_the_masks() -> None:
     torch.testing.assert_close(found, expected)
     plain = window_attention(query, key, value)
     torch.testing.assert_close(plain, (query @ key.mT * 8**-0.5).softmax(-1) @ value)
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (2, 1)])
+def test_narrow_heads_without_bias(monkeypatch: pytest.MonkeyPatch, shift: tuple[int, int]) -> None:
+    monkeypatch.setitem(module.MAPS_BYTES, "cpu", 3 * 16 * 16 * 4)
+    grid = WindowGrid((8, 12), (4, 4), shift)
+    parts = [torch.randn(12, 2, 16, 5).double().requires_grad_() for _ in range(3)]
+    assert torch.autograd.gradcheck(lambda *qkv: window_attention(*qkv, None, grid), parts)
+    found = window_attention(*parts, None, grid)
+    monkeypatch.setattr(module, "NARROW", 0)
+    torch.testing.assert_close(found, window_attention(*parts, None, grid))
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (2, 2)])

@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from attention_core import TokenConv, convolve, pad_heads, token_linear
+from attention_core import TokenConv, convolve, in_strips, pad_heads, token_linear
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -27,7 +27,11 @@ class HybridFusionBlock(nn.Module):
         self, low: Float[Tensor, "b h w dim"], high: Float[Tensor, "b h w dim"]
     ) -> Float[Tensor, "b h w dim"]:
         low = low + self.attention(self.norm1(low), high)
-        return low + self.gate(self.norm2(low))
+        return in_strips(self.refine, low, self.gate.width, halo=1)
+
+    def refine(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
+        """The gated network around a skip."""
+        return x + self.gate(self.norm2(x))
 
 
 class ChannelCrossAttention(nn.Module):
@@ -70,6 +74,7 @@ class GatedFeedForward(nn.Module):
         self.fc1 = TokenConv(dim, 2 * hidden, bias=False)
         self.spread = DepthwiseConv(2 * hidden)
         self.fc2 = TokenConv(hidden, dim, bias=False)
+        self.width = 2 * hidden
 
     def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         # Convolutions of 127 channels are several times as slow as those of 128.

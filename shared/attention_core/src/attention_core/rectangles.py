@@ -4,7 +4,8 @@ Half of the heads look at windows a high and b wide, the others at windows b hig
 depth-wise convolution of the values adds what lies across the windows' borders (CAT; RGT, CRAFT).
 """
 
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from attention_core.attention import cached_per_size
 from attention_core.windows import (
     ALIGNMENT,
     WindowGrid,
+    convolve,
     pad_heads,
     relative_position_bias,
     token_linear,
@@ -91,28 +93,36 @@ class RectangleAttention(nn.Module):
         if offset is not None:
             offset = self._padded(offset, order, three=3)
         qkv = token_linear(x, weight, offset)
-        values = [part.chunk(3, -1)[2] for part in qkv.chunk(2, -1)]
-        value = rearrange(torch.cat(values, -1), "b h w d -> b d h w")
-        weight, offset = (self._padded(p) for p in self.local.parameters())
-        local = F.conv2d(value, weight, offset, padding=1, groups=len(weight))
-
+        # Zeros are also what the convolution sees beyond the map.
         longer = max(self.windows[0])
         if height % longer or width % longer:
             qkv = F.pad(qkv, (0, 0, 0, -width % longer, 0, -height % longer))
+        grids = [self._grid((qkv.shape[1], qkv.shape[2]), window) for window in self.windows]
+        *windows, value = _Cut.apply(qkv, *grids)
+        weight, offset = (self._padded(p) for p in self.local.parameters())
+        local = convolve(
+            partial(F.conv2d, weight=weight, bias=offset, padding=1, groups=len(weight)), value
+        )
         kinds = [
-            self._attend(part, kind)[:, :height, :width]
-            for kind, part in enumerate(qkv.chunk(2, -1))
+            self._attend(part, grid, cast(DynamicPositionBias, position))
+            for part, grid, position in zip(windows, grids, self.positions, strict=True)
         ]
-        attended = torch.cat(kinds, -1) + rearrange(local, "b d h w -> b h w d")
+        attended = (torch.cat(kinds, -1) + local)[:, :height, :width]
         return token_linear(attended, self._padded(self.proj.weight.mT).mT, self.proj.bias)
 
-    def _attend(self, qkv: Float[Tensor, "b h w dims"], kind: int) -> Float[Tensor, "b h w dim"]:
-        window, position = self.windows[kind], cast(DynamicPositionBias, self.positions[kind])
-        bias = position.bias() if self.positioned else None
+    def _grid(self, size: tuple[int, int], window: tuple[int, int]) -> WindowGrid:
         shift = (window[0] // 2, window[1] // 2) if self.shifted else (0, 0)
-        grid = WindowGrid((qkv.shape[1], qkv.shape[2]), window, shift)
+        return WindowGrid(size, window, shift)
+
+    def _attend(
+        self,
+        windows: Float[Tensor, "n tokens dims"],
+        grid: WindowGrid,
+        position: DynamicPositionBias,
+    ) -> Float[Tensor, "b h w dim"]:
+        bias = position.bias() if self.positioned else None
         query, key, value = rearrange(
-            grid.partition(qkv), "n tokens (three heads d) -> three n heads tokens d",
+            windows, "n tokens (three heads d) -> three n heads tokens d",
             three=3, heads=self.heads // 2,
         )  # fmt: skip
         attended = window_attention(
@@ -128,6 +138,29 @@ class RectangleAttention(nn.Module):
     ) -> Float[Tensor, "padded *rest"]:
         padded = pad_heads(parameter, self.head_dim, -self.head_dim % self.alignment)
         return rearrange(padded, order, kind=2, heads=self.heads // 2, **sizes)
+
+
+class _Cut(torch.autograd.Function):
+    """The windows of either kind and the image of the values; backwards, one gradient of all."""
+
+    @staticmethod
+    def forward(qkv: Tensor, *grids: WindowGrid) -> tuple[Tensor, ...]:
+        parts = qkv.chunk(2, -1)
+        windows = [grid.partition(part) for grid, part in zip(grids, parts, strict=True)]
+        return *windows, torch.cat([part.chunk(3, -1)[2] for part in parts], -1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _, *ctx.grids = inputs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        *windows, values = grads
+        merged = [grid.merge(part) for grid, part in zip(ctx.grids, windows, strict=True)]
+        grad = torch.cat(merged, -1)
+        for part, value in zip(grad.chunk(2, -1), values.chunk(2, -1), strict=True):
+            part.chunk(3, -1)[2].add_(value)
+        return grad, None, None
 
 
 @cached_per_size

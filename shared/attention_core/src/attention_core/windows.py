@@ -6,7 +6,8 @@ pass. :func:`window_attention` runs the forward pass fused and recomputes the ma
 pass, a few windows at a time, where the gradient of the bias is a sum over windows.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +22,14 @@ from attention_core.linear import token_linear
 
 MASKED = -100.0
 """What Swin and its successors add to the logits of pairs that only the shift brought together."""
-MAPS_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
+MAPS_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
 """Attention maps that the backward pass holds at a time; on a CPU they should stay in its cache."""
+NARROW = 8
+"""Up to this head size a CPU's fused kernel is slower than products over maps in its cache."""
 ALIGNMENT = 8
 """Head sizes are padded to a multiple of this: what fused kernels take, and what runs fast."""
+STRIP_BYTES = 1 << 20
+"""Of the largest map between, of the rows that :func:`in_strips` works on."""
 
 
 @dataclass(frozen=True)
@@ -131,16 +136,16 @@ def window_attention(
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     if grid is None or not grid.shifted:
-        if bias is None:
-            return attend(query, key, value, scale=scale)
-        counts, biases = [len(query)], bias[None]
+        counts, biases = [len(query)], None if bias is None else bias[None]
     else:
         masks = grid.masks(query.device)[:, None].to(query.dtype if bias is None else bias.dtype)
         images = len(query) // sum(grid.counts)
         counts = [images * count for count in grid.counts]
         biases = masks if bias is None else bias + masks
-    if torch.is_grad_enabled() and biases.requires_grad:
-        biases = biases.expand(-1, query.shape[1], -1, -1)
+    learns = biases is not None and torch.is_grad_enabled() and biases.requires_grad
+    if learns or (_narrow(query) and torch.is_grad_enabled()):
+        if biases is not None:
+            biases = biases.expand(-1, query.shape[1], -1, -1)
         return _kinds_attention(query, key, value, biases, counts, scale).transpose(1, 2)
     return _attend_kinds(query, key, value, biases, counts, scale).transpose(1, 2)
 
@@ -152,10 +157,40 @@ def convolve(
     return rearrange(conv(rearrange(x, "b h w dim -> b dim h w")), "b out h w -> b h w out")
 
 
+def in_strips(
+    function: Callable[[Tensor], Tensor], x: Float[Tensor, "b h w dim"], width: int, *, halo: int
+) -> Float[Tensor, "b h w out"]:
+    """``function`` of maps, on a CPU without gradients of a few rows at a time.
+
+    What it makes on the way then stays in the cache, and is not the size of the map.
+
+    Args:
+        function: whose every row depends on the ``halo`` rows above and below, and on a border as
+            a convolution with zeros around the map does.
+        x: the maps.
+        width: channels that it makes on the way.
+        halo: see above.
+    """
+    rows = max(1, STRIP_BYTES // (4 * width * max(1, x.shape[2])))
+    height = x.shape[1]
+    whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu"
+    if whole or height * len(x) <= rows:
+        return function(x)
+    strips = []
+    for image in x.split(1):
+        for top in range(0, height, rows):
+            first = max(top - halo, 0)
+            strip = function(image[:, first : top + rows + halo])
+            strips.append(strip[:, top - first : top - first + rows].flatten(0, 1))
+    return torch.cat(strips).unflatten(0, (len(x), height))
+
+
 def pad_heads(
     parameter: Float[Tensor, "dims *rest"], head_dim: int, extra: int
 ) -> Float[Tensor, "padded *rest"]:
     """``extra`` zeros at the end of each head of a weight: what it gives is padded, uncopied."""
+    if not extra:
+        return parameter
     heads = rearrange(parameter, "(heads d) ... -> heads d ...", d=head_dim)
     return F.pad(heads, (0, 0) * (parameter.ndim - 1) + (0, extra)).flatten(0, 1)
 
@@ -292,10 +327,14 @@ def _attend_kinds(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    biases: Tensor,
+    biases: Tensor | None,
     counts: Sequence[int],
     scale: float,
 ) -> Float[Tensor, "windows queries heads dim"]:
+    if _narrow(query):
+        return _attend_narrow(query, key, value, biases, counts, scale)
+    if biases is None:
+        return attend(query, key, value, scale=scale).transpose(1, 2)
     parts = zip(query.split(counts), key.split(counts), value.split(counts), biases, strict=True)
     attended = [  # fused kernels take a bias of four axes only
         attend(q, k, v, bias, scale=scale).transpose(1, 2) for q, k, v, bias in parts if len(q)
@@ -303,25 +342,55 @@ def _attend_kinds(
     return torch.cat(attended) if len(attended) > 1 else attended[0]
 
 
+def _attend_narrow(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    biases: Tensor | None,
+    counts: Sequence[int],
+    scale: float,
+) -> Float[Tensor, "windows queries heads dim"]:
+    query, attended = query * scale, _token_major(query)
+    for kind, some, maps in _chunks(query, key, counts, copies=1):
+        q, k, v = (x[some].flatten(0, 1) for x in (query, key, value))
+        weights = _logits(q, k, biases, (kind, some[1]), maps[0])
+        torch.softmax(weights, -1, out=weights)
+        # The other way round the product would have few columns, and be slow for it.
+        _put(v.mT @ weights.mT, attended, some)
+    return attended
+
+
+def _narrow(query: Tensor) -> bool:
+    eager = query.device.type == "cpu" and not torch.compiler.is_compiling()
+    return eager and query.dtype in (torch.float32, torch.float64) and query.shape[-1] <= NARROW
+
+
 @torch.library.custom_op("attention_core::window_attention", mutates_args=())
 def _kinds_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    biases: Tensor,
+    biases: Tensor | None,
     counts: Sequence[int],
     scale: float,
 ) -> Tensor:
-    constant = biases.detach()  # one that asks for a gradient would leave the fused path even here
-    return _attend_kinds(query, key, value, constant, counts, scale).contiguous()
+    if biases is not None:
+        biases = (
+            biases.detach()
+        )  # one that asks for a gradient would leave the fused path even here
+    return _attend_kinds(query, key, value, biases, counts, scale).contiguous()
 
 
 @_kinds_attention.register_fake
 def _(
-    query: Tensor, key: Tensor, value: Tensor, biases: Tensor, counts: Sequence[int], scale: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    biases: Tensor | None,
+    counts: Sequence[int],
+    scale: float,
 ) -> Tensor:
-    windows, heads, queries, _ = query.shape
-    return query.new_empty(windows, queries, heads, value.shape[-1])
+    return _token_major(query)
 
 
 @torch.library.custom_op("attention_core::window_attention_backward", mutates_args=())
@@ -330,42 +399,77 @@ def _kinds_attention_backward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    biases: Tensor,
+    biases: Tensor | None,
     counts: Sequence[int],
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of query, key and value as [windows, tokens, heads, dim], and of the biases."""
     grads = _token_major(query), _token_major(key), _token_major(value)
-    grad_biases = torch.zeros_like(biases, memory_format=torch.contiguous_format)
-    exact = torch.promote_types(biases.dtype, torch.float32)
-    maps_of_a_window = biases[0].shape
-    budget = MAPS_BYTES.get(query.device.type, MAPS_BYTES["cuda"])
-    step = max(1, min(len(query), budget // (4 * maps_of_a_window.numel())))
-    # Written again and again: fresh memory for each chunk would cost as much as the products.
-    buffers = biases.new_empty(3, step, *maps_of_a_window, dtype=exact)
+    grad_biases = _like(biases, query).zero_()
+    query, grad = query * scale, grad.transpose(1, 2)
+    for kind, some, maps in _chunks(query, key, counts, copies=3):
+        logits, weights, grad_weights = maps
+        q, k, v, out = (x[some].flatten(0, 1) for x in (query, key, value, grad))
+        _logits(q, k, biases, (kind, some[1]), logits)
+        torch.softmax(logits, -1, out=weights)
+        _product(out, v.mT, grad_weights)
+        grad_logits = torch.ops.aten._softmax_backward_data.out(
+            grad_weights, weights, -1, weights.dtype, grad_input=logits
+        )
+        if biases is not None:
+            total = grad_biases[kind, some[1]]
+            total += grad_logits.unflatten(0, (-1, len(total))).sum(0)
+        grad_logits, weights = grad_logits.to(q.dtype), weights.to(q.dtype)
+        # The other way round these products would have few columns, and be slow for it.
+        parts = k.mT @ grad_logits.mT, q.mT @ grad_logits, out.mT @ weights
+        for part, whole in zip(parts, grads, strict=True):
+            _put(part, whole, some)
+    grads[0].mul_(scale)
+    return (*grads, grad_biases)
+
+
+def _chunks(
+    query: Tensor, key: Tensor, counts: Sequence[int], *, copies: int
+) -> Iterator[tuple[int, tuple[slice, slice], Tensor]]:
+    """Kind, windows and heads of a few attention maps, and memory for so many copies of them.
+
+    On a CPU they are of one head, whose part of any tensor is a batch of matrices as it lies. The
+    memory is the same each time: fresh one would cost as much as the products.
+    """
+    cpu = query.device.type == "cpu"
+    heads = 1 if cpu else query.shape[1]
+    map_size = query.shape[2], key.shape[2]
+    budget = MAPS_BYTES["cpu" if cpu else "cuda"]
+    most = max(1, min(max(counts), budget // (4 * heads * math.prod(map_size))))
+    exact = torch.promote_types(query.dtype, torch.float32)
+    maps = query.new_empty(copies, most * heads, *map_size, dtype=exact)
     end = 0
     for kind, count in enumerate(counts):
         start, end = end, end + count
-        for first in range(start, end, step):
-            some = slice(first, min(first + step, end))
-            logits, maps, grad_maps = buffers[:, : some.stop - first].flatten(1, 2)
-            q, k, v = (x[some].flatten(0, 1) for x in (query, key, value))
-            scaled_q, scaled_k = q * scale, k * scale
-            out = grad[some].transpose(1, 2).flatten(0, 1)
+        for first in range(start, end, most):
+            windows = slice(first, min(first + most, end))
+            for head in range(0, query.shape[1], heads):
+                some = windows, slice(head, head + heads)
+                yield kind, some, maps[:, : (windows.stop - first) * heads]
 
-            logits.unflatten(0, (-1, query.shape[1])).copy_(biases[kind])
-            _product(scaled_q, k.mT, logits, add=True)
-            torch.softmax(logits, -1, out=maps)
-            _product(out, v.mT, grad_maps)
-            grad_logits = torch.ops.aten._softmax_backward_data.out(
-                grad_maps, maps, -1, exact, grad_input=logits
-            )
-            grad_biases[kind] += grad_logits.unflatten(0, (-1, query.shape[1])).sum(0)
-            grad_logits, maps = grad_logits.to(q.dtype), maps.to(q.dtype)
-            parts = grad_logits @ scaled_k, grad_logits.mT @ scaled_q, maps.mT @ out
-            for whole, part in zip(grads, parts, strict=True):
-                whole[some] = part.unflatten(0, (-1, query.shape[1])).transpose(1, 2)
-    return (*grads, grad_biases)
+
+def _logits(
+    query: Tensor, key: Tensor, biases: Tensor | None, which: tuple[int, slice], out: Tensor
+) -> Tensor:
+    if biases is not None:
+        bias = biases[which]
+        out.unflatten(0, (-1, len(bias))).copy_(bias)
+    _product(query, key.mT, out, add=biases is not None)
+    return out
+
+
+def _put(
+    part: Float[Tensor, "maps dim tokens"],
+    whole: Float[Tensor, "windows tokens heads dim"],
+    some: tuple[slice, slice],
+) -> None:
+    place = whole[some[0], :, some[1]]
+    place.copy_(part.unflatten(0, (-1, place.shape[2])).permute(0, 3, 1, 2))
 
 
 def _product(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
@@ -384,12 +488,18 @@ def _(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    biases: Tensor,
+    biases: Tensor | None,
     counts: Sequence[int],
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     grads = _token_major(query), _token_major(key), _token_major(value)
-    return (*grads, torch.empty_like(biases, memory_format=torch.contiguous_format))
+    return (*grads, _like(biases, query))
+
+
+def _like(biases: Tensor | None, query: Tensor) -> Tensor:
+    if biases is None:
+        return query.new_empty(0)
+    return torch.empty_like(biases, memory_format=torch.contiguous_format)
 
 
 def _token_major(x: Float[Tensor, "windows heads tokens dim"]) -> Tensor:
@@ -404,8 +514,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     grads = _kinds_attention_backward(grad, *ctx.saved_tensors, ctx.counts, ctx.scale)
-    query, key, value, biases = grads
-    return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), biases, None, None
+    query, key, value = (part.transpose(1, 2) for part in grads[:3])
+    biases = grads[3] if ctx.needs_input_grad[3] else None
+    return query, key, value, biases, None, None
 
 
 _kinds_attention.register_autograd(_backward, setup_context=_save)
