@@ -137,13 +137,14 @@ def test_index_is_built_once_per_window() -> None:
 @pytest.mark.parametrize("dim", [4, 16])
 def test_the_backward_pass_never_holds_all_maps(monkeypatch: pytest.MonkeyPatch, dim: int) -> None:
     sizes: list[int] = []
-    softmax = torch.softmax
+    weights = module._weights
 
-    def spy(logits: Tensor, *rest: Any, **options: Any) -> Tensor:
-        sizes.append(logits.numel() * 4)
-        return softmax(logits, *rest, **options)
+    def spy(*arguments: Any) -> Tensor:
+        made = weights(*arguments)
+        sizes.append(made.numel() * 4)
+        return made
 
-    monkeypatch.setattr(torch, "softmax", spy)
+    monkeypatch.setattr(module, "_weights", spy)
     monkeypatch.setitem(module.MAPS_BYTES, "cpu", 3 * 2 * 16 * 16 * 4)
     query, key, value = (torch.randn(8, 2, 16, dim, requires_grad=True) for _ in range(3))
     bias = torch.randn(2, 16, 16, requires_grad=True)
@@ -151,6 +152,25 @@ def test_the_backward_pass_never_holds_all_maps(monkeypatch: pytest.MonkeyPatch,
     # Of one head 6 windows, then 2; a narrow one makes them in the forward pass as well.
     assert len(sizes) == (8 if dim <= module.NARROW else 4)
     assert max(sizes) <= 3 * 2 * 16 * 16 * 4
+
+
+@pytest.mark.parametrize("size", [1.0, 40.0, 1e4])
+def test_logits_of_any_size(size: float) -> None:
+    # What a power of two can't hold is left to the softmax that takes the largest off first.
+    generator = torch.Generator().manual_seed(0)
+    query, key, value, grad = torch.randn(4, 3, 2, 16, 8, generator=generator)
+    inputs = [(x * s).requires_grad_() for x, s in ((query, size), (key, 1), (value, 1))]
+    attended = window_attention(*inputs, scale=1.0)
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    expected = (exact[0] @ exact[1].mT).softmax(-1) @ exact[2]
+    assert (attended - expected).abs().max() < 1e-4
+    with torch.no_grad():
+        torch.testing.assert_close(window_attention(*inputs, scale=1.0), attended)
+    grads = torch.autograd.grad(attended, inputs, grad)
+    for ours, theirs in zip(
+        grads, torch.autograd.grad(expected, exact, grad.double()), strict=True
+    ):
+        assert (ours - theirs).abs().max() < 2e-4 * max(1.0, theirs.abs().max().item())
 
 
 def test_training_saves_no_maps_and_stays_on_the_fused_kernel() -> None:

@@ -1,11 +1,19 @@
 """How CRAFT refines its global structure by its high frequencies: attention over channels."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from attention_core import TokenConv, convolve, in_strips, pad_heads, token_linear
-from einops import rearrange
+from attention_core import (
+    TokenConv,
+    channel_cosines,
+    convolve,
+    in_strips,
+    mix_channels,
+    pad_heads,
+    token_linear,
+)
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -26,12 +34,7 @@ class HybridFusionBlock(nn.Module):
     def forward(
         self, low: Float[Tensor, "b h w dim"], high: Float[Tensor, "b h w dim"]
     ) -> Float[Tensor, "b h w dim"]:
-        low = low + self.attention(self.norm1(low), high)
-        return in_strips(self.refine, low, self.gate.width, halo=1)
-
-    def refine(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
-        """The gated network around a skip."""
-        return x + self.gate(self.norm2(x))
+        return self.gate(low + self.attention(self.norm1(low), high), self.norm2)
 
 
 class ChannelCrossAttention(nn.Module):
@@ -53,17 +56,10 @@ class ChannelCrossAttention(nn.Module):
     ) -> Float[Tensor, "b h w dim"]:
         query = self.query(high).flatten(1, 2)
         key, value = self.key_value(low).flatten(1, 2).chunk(2, -1)
-        lengths = [torch.linalg.vector_norm(z, dim=1).clamp_min(1e-12) for z in (query, key)]
-        cosines = query.mT @ key / (lengths[0][:, :, None] * lengths[1][:, None])
-        # Of all pairs of channels those within a head: fewer, larger products than head by head.
-        cosines = rearrange(
-            cosines, "b (n i) (m j) -> b i j n m", n=self.heads, m=self.heads
-        ).diagonal(dim1=-2, dim2=-1)
-        weights = (rearrange(cosines, "b i j n -> b n i j") * self.temperature).softmax(-1)
-        # Mixing channels twice is one product: the output projection goes into the weights.
-        proj = rearrange(self.proj.weight, "out (n i) 1 1 -> n out i", n=self.heads)
-        mixing = rearrange(proj @ weights, "b n out j -> b (n j) out")
-        return (value @ mixing).unflatten(1, low.shape[1:3])
+        cosines = channel_cosines(query, key, self.heads)
+        weights = (cosines * self.temperature).softmax(-1)
+        mixed = mix_channels(value, weights, self.proj.weight.flatten(1))
+        return mixed.unflatten(1, low.shape[1:3])
 
 
 class GatedFeedForward(nn.Module):
@@ -74,18 +70,41 @@ class GatedFeedForward(nn.Module):
         self.fc1 = TokenConv(dim, 2 * hidden, bias=False)
         self.spread = DepthwiseConv(2 * hidden)
         self.fc2 = TokenConv(hidden, dim, bias=False)
-        self.width = 2 * hidden
 
-    def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
+    def forward(
+        self, x: Float[Tensor, "b h w dim"], norm: nn.LayerNorm
+    ) -> Float[Tensor, "b h w dim"]:
+        """The network behind ``norm``, around a skip."""
         # Convolutions of 127 channels are several times as slow as those of 128.
         hidden = self.fc2.in_channels
         extra = -hidden % LANES
-        wide = token_linear(x, pad_heads(self.fc1.weight.flatten(1), hidden, extra))
-        filters = pad_heads(self.spread.weight, hidden, extra)
-        wide = convolve(partial(F.conv2d, weight=filters, padding=1, groups=len(filters)), wide)
-        gate, value = wide.chunk(2, -1)
-        out = pad_heads(self.fc2.weight.flatten(1).mT, hidden, extra).mT
-        return token_linear(F.gelu(gate) * value, out)
+        wide, spread = (pad_heads(p.weight, hidden, extra) for p in (self.fc1, self.spread))
+        fc2 = pad_heads(self.fc2.weight.flatten(1).mT, hidden, extra).mT
+        # A half of its own for each of gate and value: what they go through lies in one piece.
+        weights = (*wide.flatten(1).chunk(2), *spread.chunk(2), fc2)
+        function = partial(_gated, norm.eps)
+        return in_strips(function, x, norm.weight, norm.bias, *weights, width=len(wide), halo=1)
+
+
+def _gated(
+    eps: float,
+    x: Float[Tensor, "b h w dim"],
+    scale: Float[Tensor, "dim"],
+    shift: Float[Tensor, "dim"],
+    to_gate: Float[Tensor, "hidden dim"],
+    to_value: Float[Tensor, "hidden dim"],
+    spread_gate: Float[Tensor, "hidden 1 3 3"],
+    spread_value: Float[Tensor, "hidden 1 3 3"],
+    out: Float[Tensor, "dim hidden"],
+) -> Float[Tensor, "b h w dim"]:
+    normal = F.layer_norm(x, x.shape[-1:], scale, shift, eps)
+    gate = convolve(_depthwise(spread_gate), token_linear(normal, to_gate))
+    value = convolve(_depthwise(spread_value), token_linear(normal, to_value))
+    return x + token_linear(F.gelu(gate) * value, out)
+
+
+def _depthwise(filters: Float[Tensor, "dim 1 3 3"]) -> Callable[[Tensor], Tensor]:
+    return partial(F.conv2d, weight=filters, padding=1, groups=len(filters))
 
 
 class DepthwiseConv(nn.Conv2d):

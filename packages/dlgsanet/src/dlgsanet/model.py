@@ -10,6 +10,8 @@ from attention_core import (
     FeedForward,
     SuperResolver,
     TokenLinear,
+    channel_cosines,
+    mix_channels,
     read_checkpoint,
     require,
     require_choice,
@@ -293,24 +295,15 @@ class GlobalAttention(nn.Module):
 
     def attend(self, qkv: Float[Tensor, "n h w dims"]) -> Float[Tensor, "n h w dim"]:
         """Attention and projection: one matrix of channels for each map."""
-        query, key, value = rearrange(qkv, "n h w (three dim) -> three n (h w) dim", three=3)
-        weights = self.weights(query, key)
-        out = rearrange(self.proj.weight, "out (heads d) -> heads out d", heads=self.heads)
-        mixing = rearrange(out @ weights, "n heads out d -> n (heads d) out")
-        return (value @ mixing).unflatten(1, qkv.shape[1:3])
+        query, key, value = qkv.flatten(1, 2).chunk(3, -1)
+        mixed = mix_channels(value, self.weights(query, key), self.proj.weight)
+        return mixed.unflatten(1, qkv.shape[1:3])
 
     def weights(
         self, query: Float[Tensor, "n hw dim"], key: Float[Tensor, "n hw dim"]
     ) -> Float[Tensor, "n heads d d"]:
         """Of each channel of a head to those of the same head, by the cosine over the pixels."""
-        heads = self.heads
-        query, key = (
-            rearrange(z, "n hw (heads d) -> n heads hw d", heads=heads) for z in (query, key)
-        )
-        norms = (torch.linalg.vector_norm(z, dim=2).clamp_min(1e-12) for z in (query, key))
-        down, right = norms
-        cosines = query.mT @ key / (down[..., None] * right[..., None, :])
-        logits = cosines * self.temperature
+        logits = channel_cosines(query, key, self.heads) * self.temperature
         match self.activation:
             case "softmax":
                 return logits.softmax(-1)

@@ -1,6 +1,7 @@
 """What the papers of formers share."""
 
-from attention_core.attention import attend, attention_weights, cached_per_size
+from attention_core.attention import attend, attention_weights, cached_per_size, split_heads
+from attention_core.channels import channel_cosines, mix_channels
 from attention_core.checkpoints import (
     Checkpoint,
     CheckpointError,
@@ -46,6 +47,7 @@ from attention_core.paper import (
 )
 from attention_core.rectangles import DynamicPositionBias, RectangleAttention
 from attention_core.series import standardise
+from attention_core.strips import in_strips
 from attention_core.super_resolution import (
     SuperResolver,
     initialise_linear,
@@ -58,7 +60,6 @@ from attention_core.windows import (
     WindowAttention,
     WindowGrid,
     convolve,
-    in_strips,
     pad_heads,
     relative_position_bias,
     relative_position_index,
@@ -92,6 +93,7 @@ __all__ = [
     "attend",
     "attention_weights",
     "cached_per_size",
+    "channel_cosines",
     "convolve",
     "count_flops",
     "count_parameters",
@@ -105,6 +107,7 @@ __all__ = [
     "initialise_linear",
     "learned_positions",
     "load_state",
+    "mix_channels",
     "needs_extra",
     "norm_linear",
     "one_line_errors",
@@ -122,6 +125,7 @@ __all__ = [
     "require_fraction",
     "require_positive",
     "require_scale",
+    "split_heads",
     "standardise",
     "to_dict",
     "token_linear",

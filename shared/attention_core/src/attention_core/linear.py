@@ -29,6 +29,15 @@ def token_linear(
     return _tokens(pointwise(_pixels(x), weight[..., None, None], bias), x)
 
 
+def map_linear(
+    x: Float[Tensor, "b tokens dim"], weight: Float[Tensor, "b out dim"]
+) -> Float[Tensor, "b tokens out"]:
+    """:func:`token_linear` with a weight of its own for each map."""
+    if not (len(x) and _by_convolution(x[0], weight[0])):
+        return x @ weight.mT
+    return torch.stack([token_linear(*pair) for pair in zip(x, weight, strict=True)])
+
+
 def pointwise(
     x: Float[Tensor, "b dim h w"],
     weight: Float[Tensor, "out dim 1 1"],
@@ -102,7 +111,7 @@ def gelu_linear(
         return linear(dropout(F.gelu(x)))
     if not torch.is_grad_enabled():
         return linear(torch.ops.aten.gelu_(x))
-    if _keeps_all(x) or not _is_plain(linear, TokenLinear):
+    if keeps_all(x) or not _is_plain(linear, TokenLinear):
         return linear(F.gelu(x))
     return _GELULinear.apply(x, linear.weight, linear.bias)
 
@@ -111,7 +120,7 @@ def norm_linear(
     x: Float[Tensor, "*batch tokens dim"], norm: nn.Module, linear: nn.Module
 ) -> Float[Tensor, "*batch tokens out"]:
     """``linear(norm(x))`` with a layer norm, of which training keeps ``x`` alone."""
-    if _keeps_all(x) or not (_is_plain(linear, TokenLinear) and _is_plain(norm, nn.LayerNorm)):
+    if keeps_all(x) or not (_is_plain(linear, TokenLinear) and _is_plain(norm, nn.LayerNorm)):
         return linear(norm(x))
     return _NormLinear.apply(x, norm.weight, norm.bias, norm.eps, linear.weight, linear.bias)
 
@@ -160,7 +169,7 @@ class _NormLinear(torch.autograd.Function):
         return *grads, None, *parameters
 
 
-def _keeps_all(x: Tensor) -> bool:
+def keeps_all(x: Tensor) -> bool:
     """Whether the plain operations serve better: a compiler decides for itself what to keep."""
     compiles = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return compiles or not torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type)

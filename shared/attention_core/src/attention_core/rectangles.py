@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attention_core.attention import cached_per_size
+from attention_core.attention import cached_per_size, split_heads
 from attention_core.windows import (
     ALIGNMENT,
     WindowGrid,
@@ -121,10 +121,7 @@ class RectangleAttention(nn.Module):
         position: DynamicPositionBias,
     ) -> Float[Tensor, "b h w dim"]:
         bias = position.bias() if self.positioned else None
-        query, key, value = rearrange(
-            windows, "n tokens (three heads d) -> three n heads tokens d",
-            three=3, heads=self.heads // 2,
-        )  # fmt: skip
+        query, key, value = split_heads(windows, self.heads // 2)
         attended = window_attention(
             query, key, value, bias, grid if self.masked else None, scale=self.head_dim**-0.5
         )

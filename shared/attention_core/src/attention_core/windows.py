@@ -17,7 +17,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from attention_core.attention import attend, cached_per_size
+from attention_core.attention import attend, cached_per_size, split_heads
 from attention_core.linear import token_linear
 
 MASKED = -100.0
@@ -26,10 +26,9 @@ MAPS_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
 """Attention maps that the backward pass holds at a time; on a CPU they should stay in its cache."""
 NARROW = 8
 """Up to this head size a CPU's fused kernel is slower than products over maps in its cache."""
+LOG2E, SMALL = math.log2(math.e), 1e-25
 ALIGNMENT = 8
 """Head sizes are padded to a multiple of this: what fused kernels take, and what runs fast."""
-STRIP_BYTES = 1 << 20
-"""Of the largest map between, of the rows that :func:`in_strips` works on."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class WindowGrid:
             )
         tokens = rearrange(image, "b h w dim -> (b h w) dim")
         there, back = self._order(len(image), image.device)
-        taken = _Reorder.apply(tokens, there, back)
+        taken = _reorder(tokens, there, back)
         return rearrange(taken, "(n tokens) dim -> n tokens dim", tokens=self._tokens)
 
     def merge(self, windows: Float[Tensor, "windows tokens dim"]) -> Float[Tensor, "b h w dim"]:
@@ -99,7 +98,7 @@ class WindowGrid:
             )
         tokens = rearrange(windows, "n tokens dim -> (n tokens) dim")
         there, back = self._order(len(tokens) // (height * width), windows.device)
-        put = _Reorder.apply(tokens, back, there)
+        put = _reorder(tokens, back, there)
         return rearrange(put, "(b h w) dim -> b h w dim", h=height, w=width)
 
     def masks(self, device: torch.device) -> Float[Tensor, "kinds tokens tokens"]:
@@ -155,34 +154,6 @@ def convolve(
 ) -> Float[Tensor, "b new_h new_w out"]:
     """A two-dimensional ``conv`` of maps whose last axis is the channels; nothing is copied."""
     return rearrange(conv(rearrange(x, "b h w dim -> b dim h w")), "b out h w -> b h w out")
-
-
-def in_strips(
-    function: Callable[[Tensor], Tensor], x: Float[Tensor, "b h w dim"], width: int, *, halo: int
-) -> Float[Tensor, "b h w out"]:
-    """``function`` of maps, on a CPU without gradients of a few rows at a time.
-
-    What it makes on the way then stays in the cache, and is not the size of the map.
-
-    Args:
-        function: whose every row depends on the ``halo`` rows above and below, and on a border as
-            a convolution with zeros around the map does.
-        x: the maps.
-        width: channels that it makes on the way.
-        halo: see above.
-    """
-    rows = max(1, STRIP_BYTES // (4 * width * max(1, x.shape[2])))
-    height = x.shape[1]
-    whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu"
-    if whole or height * len(x) <= rows:
-        return function(x)
-    strips = []
-    for image in x.split(1):
-        for top in range(0, height, rows):
-            first = max(top - halo, 0)
-            strip = function(image[:, first : top + rows + halo])
-            strips.append(strip[:, top - first : top - first + rows].flatten(0, 1))
-    return torch.cat(strips).unflatten(0, (len(x), height))
 
 
 def pad_heads(
@@ -255,13 +226,17 @@ class WindowAttention(nn.Module):
         out = pad_heads(self.proj.weight.mT, head_dim, extra).mT
 
         qkv = token_linear(grid.partition(x), weight, offset)
-        query, key, value = rearrange(
-            qkv, "n tokens (three heads d) -> three n heads tokens d", three=3, heads=self.heads
-        )
+        query, key, value = split_heads(qkv, self.heads)
         bias = relative_position_bias(self.table, self.window)
         attended = window_attention(query, key, value, bias, grid, scale=head_dim**-0.5)
         attended = rearrange(attended, "n heads tokens d -> n tokens (heads d)")
         return grid.merge(token_linear(attended, out, self.proj.bias))
+
+
+def _reorder(rows: Tensor, order: Tensor, back: Tensor) -> Tensor:
+    if not torch.is_grad_enabled():
+        return rows.index_select(0, order)
+    return _Reorder.apply(rows, order, back)
 
 
 class _Reorder(torch.autograd.Function):
@@ -350,11 +325,10 @@ def _attend_narrow(
     counts: Sequence[int],
     scale: float,
 ) -> Float[Tensor, "windows queries heads dim"]:
-    query, attended = query * scale, _token_major(query)
+    attended = _token_major(query)
     for kind, some, maps in _chunks(query, key, counts, copies=1):
         q, k, v = (x[some].flatten(0, 1) for x in (query, key, value))
-        weights = _logits(q, k, biases, (kind, some[1]), maps[0])
-        torch.softmax(weights, -1, out=weights)
+        weights = _weights(q, k, biases, (kind, some[1]), scale, maps[0])
         # The other way round the product would have few columns, and be slow for it.
         _put(v.mT @ weights.mT, attended, some)
     return attended
@@ -406,25 +380,23 @@ def _kinds_attention_backward(
     """Gradients of query, key and value as [windows, tokens, heads, dim], and of the biases."""
     grads = _token_major(query), _token_major(key), _token_major(value)
     grad_biases = _like(biases, query).zero_()
-    query, grad = query * scale, grad.transpose(1, 2)
-    for kind, some, maps in _chunks(query, key, counts, copies=3):
-        logits, weights, grad_weights = maps
+    grad = grad.transpose(1, 2)
+    for kind, some, maps in _chunks(query, key, counts, copies=2):
         q, k, v, out = (x[some].flatten(0, 1) for x in (query, key, value, grad))
-        _logits(q, k, biases, (kind, some[1]), logits)
-        torch.softmax(logits, -1, out=weights)
-        _product(out, v.mT, grad_weights)
+        weights = _weights(q, k, biases, (kind, some[1]), scale, maps[0])
+        _product(out, v.mT, maps[1])
         grad_logits = torch.ops.aten._softmax_backward_data.out(
-            grad_weights, weights, -1, weights.dtype, grad_input=logits
+            maps[1], weights, -1, weights.dtype, grad_input=maps[1]
         )
         if biases is not None:
             total = grad_biases[kind, some[1]]
             total += grad_logits.unflatten(0, (-1, len(total))).sum(0)
         grad_logits, weights = grad_logits.to(q.dtype), weights.to(q.dtype)
         # The other way round these products would have few columns, and be slow for it.
-        parts = k.mT @ grad_logits.mT, q.mT @ grad_logits, out.mT @ weights
-        for part, whole in zip(parts, grads, strict=True):
+        products = (k, grad_logits.mT, scale), (q, grad_logits, scale), (out, weights, 1.0)
+        for (vectors, over, alpha), whole in zip(products, grads, strict=True):
+            part = torch.baddbmm(q.new_empty(1, 1, 1), vectors.mT, over, beta=0, alpha=alpha)
             _put(part, whole, some)
-    grads[0].mul_(scale)
     return (*grads, grad_biases)
 
 
@@ -453,14 +425,35 @@ def _chunks(
                 yield kind, some, maps[:, : (windows.stop - first) * heads]
 
 
-def _logits(
-    query: Tensor, key: Tensor, biases: Tensor | None, which: tuple[int, slice], out: Tensor
+def _weights(
+    query: Tensor,
+    key: Tensor,
+    biases: Tensor | None,
+    which: tuple[int, slice],
+    scale: float,
+    out: Tensor,
 ) -> Tensor:
-    if biases is not None:
-        bias = biases[which]
-        out.unflatten(0, (-1, len(bias))).copy_(bias)
-    _product(query, key.mT, out, add=biases is not None)
-    return out
+    """Write softmax(scale * query keyᵀ + bias) to ``out``."""
+    bias = None if biases is None else biases[which]
+    if out.device.type == "cpu":
+        # Powers of two, their largest not taken off first, take half of a softmax's time. They
+        # serve where no row's sum comes near the ends of what a float holds.
+        _logits(query, key, bias, scale, out, unit=LOG2E)
+        total = out.exp2_().sum(-1, keepdim=True)
+        low, high = total.aminmax()
+        if low > SMALL and high < 1 / SMALL:
+            return out.mul_(total.reciprocal_())
+    _logits(query, key, bias, scale, out)
+    return torch.softmax(out, -1, out=out)
+
+
+def _logits(
+    query: Tensor, key: Tensor, bias: Tensor | None, scale: float, out: Tensor, unit: float = 1.0
+) -> None:
+    if bias is not None:
+        maps = out.unflatten(0, (-1, len(bias)))
+        torch.mul(bias.expand_as(maps), unit, out=maps)
+    _product(query, key.mT, out, alpha=scale * unit, add=bias is not None)
 
 
 def _put(
@@ -472,14 +465,14 @@ def _put(
     place.copy_(part.unflatten(0, (-1, place.shape[2])).permute(0, 3, 1, 2))
 
 
-def _product(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
-    """Write, or add, ``a @ b`` to ``out``, which may be of a wider type."""
+def _product(a: Tensor, b: Tensor, out: Tensor, *, alpha: float = 1.0, add: bool = False) -> None:
+    """Write, or add, ``alpha * a @ b`` to ``out``, which may be of a wider type."""
     if a.dtype == out.dtype:
-        out.baddbmm_(a, b, beta=int(add))
+        out.baddbmm_(a, b, beta=int(add), alpha=alpha)
     elif add:
-        out.add_(a @ b)
+        out.add_(a @ b, alpha=alpha)
     else:
-        out.copy_(a @ b)
+        torch.mul(a @ b, alpha, out=out)
 
 
 @_kinds_attention_backward.register_fake

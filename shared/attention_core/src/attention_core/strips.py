@@ -1,0 +1,94 @@
+"""Layers a few rows of a map at a time: what lies between them stays in a CPU's cache."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+STRIP_BYTES, LEARNING_STRIP_BYTES = 1 << 20, 4 << 20
+"""Of the widest map between, of the rows that :func:`in_strips` works on.
+
+More where gradients are asked for: what neighbouring strips share is then computed four times.
+"""
+
+
+def in_strips(
+    function: Callable[..., Tensor],
+    x: Float[Tensor, "b h w dim"],
+    *tensors: Tensor,
+    width: int,
+    halo: int = 0,
+) -> Float[Tensor, "b h w out"]:
+    """``function(x, *tensors)``, on a CPU of a few rows of ``x`` at a time.
+
+    What the function makes on the way then stays in the cache and is not the size of the map; for
+    the backward pass ``x`` alone is kept, and the rest is computed again.
+
+    Args:
+        function: whose every row depends on the ``halo`` rows above and below, and on a border as
+            a convolution with zeros around the map does. It draws no random numbers.
+        x: the maps.
+        tensors: all else that the function computes with and that may ask for a gradient.
+        width: channels of the widest map that it makes on the way.
+        halo: see above.
+    """
+    learns = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *tensors))
+    most = LEARNING_STRIP_BYTES if learns else STRIP_BYTES
+    rows = max(1, most // (4 * width * max(1, x.shape[2])))
+    whole = torch.compiler.is_compiling() or torch.jit.is_tracing() or x.device.type != "cpu"
+    if whole or torch.is_autocast_enabled("cpu") or x.shape[0] * x.shape[1] <= rows:
+        return function(x, *tensors)
+    return _Strips.apply(function, rows, halo, x, *tensors)
+
+
+class _Strips(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        function: Callable[..., Tensor], rows: int, halo: int, x: Tensor, *tensors: Tensor
+    ) -> Tensor:
+        strips = []
+        for image, seen, kept in _strips(x, rows, halo):
+            strips.append(function(x[image, seen], *tensors)[:, kept].flatten(0, 1))
+        return torch.cat(strips).unflatten(0, x.shape[:2])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.function, ctx.rows, ctx.halo, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, *tensors = ctx.saved_tensors
+        needed = ctx.needs_input_grad[4:]
+        leaves = [t.detach().requires_grad_(n) for t, n in zip(tensors, needed, strict=True)]
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        grad_x, totals = torch.zeros_like(x), [torch.zeros_like(leaf) for leaf in wanted]
+        rows = 0
+        for image, seen, kept in _strips(x, ctx.rows, ctx.halo):
+            strip = x[image, seen].detach().requires_grad_()
+            with torch.enable_grad():
+                out = ctx.function(strip, *leaves)[:, kept]
+            part = grad.flatten(0, 1)[rows : (rows := rows + out.shape[:2].numel())]
+            grad_strip, *grads = torch.autograd.grad(out, [strip, *wanted], part.view_as(out))
+            grad_x[image, seen] += grad_strip
+            for total, more in zip(totals, grads, strict=True):
+                total += more
+        found = iter(totals)
+        return None, None, None, grad_x, *(next(found) if need else None for need in needed)
+
+
+def _strips(x: Tensor, rows: int, halo: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Images, rows that are seen and those of them that are kept, as even as may be."""
+    batch, height = x.shape[:2]
+    count = -(-height // rows)
+    even = -(-height // count)
+    many = max(1, rows // height)
+    for first in range(0, batch, many):
+        for top in range(0, height, even):
+            start = max(top - halo, 0)
+            kept = slice(top - start, min(top + even, height) - start)
+            yield slice(first, first + many), slice(start, top + even + halo), kept
