@@ -17,6 +17,7 @@ from attention_core import (
     require,
     require_fraction,
     require_positive,
+    split_heads,
     standardise,
 )
 from einops import rearrange
@@ -278,9 +279,8 @@ class EncoderLayer(nn.Module):
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
     def attention(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
-        split = "batch tokens (three heads d) -> three batch heads tokens d"
-        query, key, value = rearrange(self.qkv(x), split, three=3, heads=self.heads)
-        attended = attend(query, key, value, dropout=self.rate if self.training else 0.0)
+        rate = self.rate if self.training else 0.0
+        attended = attend(*split_heads(self.qkv(x), self.heads), dropout=rate)
         return self.out(rearrange(attended, "batch heads tokens d -> batch tokens (heads d)"))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from attention_core import attend, attention_weights
+from attention_core import attend, attention_weights, split_heads
 from einops import rearrange
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
@@ -31,9 +31,7 @@ class FullAttention(nn.Module):
 
     def heads_of(self, x: Float[Tensor, "batch tokens dim"]) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value, each [batch, heads, tokens, head_dim]."""
-        split = "batch tokens (three heads dim) -> three batch heads tokens dim"
-        query, key, value = rearrange(self.qkv(x), split, three=3, heads=self.heads)
-        return query, key, value
+        return split_heads(self.qkv(x), self.heads)
 
     def forward(
         self, x: Float[Tensor, "batch tokens dim"], draws: Tensor | None = None

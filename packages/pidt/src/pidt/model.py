@@ -20,6 +20,7 @@ from attention_core import (
     require_choice,
     require_fraction,
     require_positive,
+    split_heads,
 )
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
@@ -123,12 +124,8 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch tokens dim"], allowed: Bool[Tensor, "*batch tokens tokens"]
     ) -> Float[Tensor, "batch tokens dim"]:
-        split = "batch tokens (three heads dim) -> three batch heads tokens dim"
-        query, key, value = rearrange(
-            self.qkv(self.attention_norm(x)), split, three=3, heads=self.heads
-        )
-        rate = self.rate if self.training else 0.0
-        attended = attend(query, key, value, allowed, dropout=rate)
+        parts = split_heads(self.qkv(self.attention_norm(x)), self.heads)
+        attended = attend(*parts, allowed, dropout=self.rate if self.training else 0.0)
         merged = rearrange(attended, "batch heads tokens dim -> batch tokens (heads dim)")
         x = x + self.dropout(self.out(merged))
         return x + self.dropout(self.fall(self.activation(self.rise(self.mlp_norm(x)))))

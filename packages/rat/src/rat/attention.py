@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from attention_core import TokenLinear, WindowGrid, attend
+from attention_core import TokenLinear, WindowGrid, attend, split_heads
 from einops import rearrange
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
@@ -50,11 +50,8 @@ class SortedRegions:
         sizes = [bucket.regions * bucket.length for bucket in self.buckets]
         attended = []
         for part, bucket in zip(packed.split(sizes), self.buckets, strict=True):
-            query, key, value = rearrange(
-                part, "(r n) (three heads d) -> three r heads n d",
-                three=3, heads=heads, r=bucket.regions,
-            )  # fmt: skip
-            out = attend(query, key, value, bucket.real, scale=scale)
+            parts = split_heads(part.unflatten(0, (bucket.regions, bucket.length)), heads)
+            out = attend(*parts, bucket.real, scale=scale)
             attended.append(rearrange(out, "r heads n d -> (r n) (heads d)"))
         merged = torch.cat(attended) if len(attended) > 1 else attended[0]
         out = _Unpack.apply(merged, self.order, self.back, self.padding)
@@ -71,10 +68,7 @@ class MaskedRegions:
         self, qkv: Float[Tensor, "b tokens qkv"], heads: int, scale: float
     ) -> Float[Tensor, "b tokens dim"]:
         """Attention of each token to those of its region in its image."""
-        query, key, value = rearrange(
-            qkv, "b n (three heads d) -> three b heads n d", three=3, heads=heads
-        )
-        out = attend(query, key, value, self.same, scale=scale)
+        out = attend(*split_heads(qkv, heads), self.same, scale=scale)
         return rearrange(out, "b heads n d -> b n (heads d)")
 
 
@@ -193,9 +187,6 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         grid = WindowGrid((x.shape[1], x.shape[2]), (self.window, self.window))
-        query, key, value = rearrange(
-            grid.partition(self.qkv(x)), "n t (three heads d) -> three n heads t d",
-            three=3, heads=self.heads,
-        )  # fmt: skip
-        attended = attend(query, key, value, scale=self.heads**-0.5)
+        parts = split_heads(grid.partition(self.qkv(x)), self.heads)
+        attended = attend(*parts, scale=self.heads**-0.5)
         return self.proj(grid.merge(rearrange(attended, "n heads t d -> n t (heads d)")))

@@ -27,6 +27,7 @@ from attention_core import (
     require_choice,
     require_fraction,
     require_positive,
+    split_heads,
     token_linear,
 )
 from einops import rearrange
@@ -157,14 +158,10 @@ class SlicedAttention(nn.Module):
         attended = attend(query, key, value, dropout=self.dropout if self.training else 0.0)
         return rearrange(attended, "(b slices) heads n d -> b (slices n) (heads d)", slices=slices)
 
-    def project(
-        self, x: Float[Tensor, "b n dim"], slices: int
-    ) -> Float[Tensor, "3 b_slices heads tokens d"]:
-        """Queries, keys and values of the slices, each as a sequence of its own."""
-        return rearrange(
-            self.qkv(x), "b (slices n) (three heads d) -> three (b slices) heads n d",
-            three=3, heads=self.heads, slices=slices,
-        )  # fmt: skip
+    def project(self, x: Float[Tensor, "b n dim"], slices: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each [b * slices, heads, tokens, d]: a slice is a sequence."""
+        qkv = rearrange(self.qkv(x), "b (slices n) dims -> (b slices) n dims", slices=slices)
+        return split_heads(qkv, self.heads)
 
     def weights_of(
         self, x: Float[Tensor, "b n dim"], slices: int, token: int

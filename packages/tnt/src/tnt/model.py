@@ -27,6 +27,7 @@ from attention_core import (
     require,
     require_fraction,
     require_positive,
+    split_heads,
 )
 from einops import rearrange
 from jaxtyping import Float
@@ -129,7 +130,7 @@ class Attention(nn.Module):
 
     def mix(self, qkv: Float[Tensor, "b tokens three_dims"]) -> Float[Tensor, "b tokens dim"]:
         """What the tokens tell each other, of their projections."""
-        query, key, value = self.split(qkv)
+        query, key, value = split_heads(qkv, self.heads)
         dropout = self.dropout if self.training else 0.0
         if query.shape[-2] <= SHORT and torch.is_grad_enabled() and not dropout:
             # Of 16 words the maps are small, and the fused backward pass costs more than it saves.
@@ -138,18 +139,9 @@ class Attention(nn.Module):
             attended = attend(query, key, value, dropout=dropout)
         return self.out(rearrange(attended, "b heads tokens d -> b tokens (heads d)"))
 
-    def split(
-        self, qkv: Float[Tensor, "b tokens three_dims"]
-    ) -> Float[Tensor, "3 b heads tokens d"]:
-        """Queries, keys and values."""
-        return rearrange(
-            qkv, "b tokens (three heads d) -> three b heads tokens d",
-            three=3, heads=self.heads,
-        )  # fmt: skip
-
     def weights(self, x: Float[Tensor, "b tokens dim"]) -> Float[Tensor, "b heads tokens tokens"]:
         """The attention weights, for looking at."""
-        query, key, _ = self.split(self.qkv(x))
+        query, key, _ = split_heads(self.qkv(x), self.heads)
         return attention_weights(query, key)
 
 

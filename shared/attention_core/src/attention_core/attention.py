@@ -49,13 +49,17 @@ def attend(
 
 def split_heads(
     qkv: Float[Tensor, "*batch tokens dims"], heads: int
-) -> tuple[Float[Tensor, "*batch heads tokens d"], ...]:
+) -> tuple[
+    Float[Tensor, "*batch heads tokens d"],
+    Float[Tensor, "*batch heads tokens d"],
+    Float[Tensor, "*batch heads tokens d"],
+]:
     """Queries, keys and values of each head, of vectors in which they lie one after another.
 
     Nothing is copied, and backwards the three gradients are laid side by side in one pass.
     """
-    parts = qkv.unflatten(-1, (3, heads, -1)).unbind(-3)
-    return tuple(part.transpose(-3, -2) for part in parts)
+    query, key, value = qkv.unflatten(-1, (3, heads, -1)).unbind(-3)
+    return query.transpose(-3, -2), key.transpose(-3, -2), value.transpose(-3, -2)
 
 
 def attention_weights(
