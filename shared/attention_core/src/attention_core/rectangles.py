@@ -24,6 +24,8 @@ from attention_core.windows import (
     window_attention,
 )
 
+KINDS_FIRST = "(three kind dims) ... -> (kind three dims) ..."
+
 
 class DynamicPositionBias(nn.Sequential):
     """The bias of each head for each pair of positions in a window, by an MLP from their offset."""
@@ -87,11 +89,10 @@ class RectangleAttention(nn.Module):
     def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         height, width = x.shape[1:3]
         # Each kind's queries, keys and values lie side by side: its windows are one gather.
-        order = "(three kind heads d) ... -> (kind three heads d) ..."
-        weight = self._padded(self.qkv.weight, order, three=3)
-        offset: Tensor | None = self.qkv.bias
-        if offset is not None:
-            offset = self._padded(offset, order, three=3)
+        weight, offset = (
+            None if p is None else rearrange(self._padded(p), KINDS_FIRST, three=3, kind=2)
+            for p in (self.qkv.weight, self.qkv.bias)
+        )
         qkv = token_linear(x, weight, offset)
         # Zeros are also what the convolution sees beyond the map.
         longer = max(self.windows[0])
@@ -127,14 +128,8 @@ class RectangleAttention(nn.Module):
         )
         return grid.merge(rearrange(attended, "n heads tokens d -> n tokens (heads d)"))
 
-    def _padded(
-        self,
-        parameter: Float[Tensor, "dims *rest"],
-        order: str = "(kind heads d) ... -> (kind heads d) ...",
-        **sizes: int,
-    ) -> Float[Tensor, "padded *rest"]:
-        padded = pad_heads(parameter, self.head_dim, -self.head_dim % self.alignment)
-        return rearrange(padded, order, kind=2, heads=self.heads // 2, **sizes)
+    def _padded(self, parameter: Float[Tensor, "dims *rest"]) -> Float[Tensor, "padded *rest"]:
+        return pad_heads(parameter, self.head_dim, -self.head_dim % self.alignment)
 
 
 class _Cut(torch.autograd.Function):
