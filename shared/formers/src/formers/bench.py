@@ -225,9 +225,11 @@ def _race(steps: list[Callable[[], Any]], how: Circumstances, rounds: int) -> li
         synchronize()
         return (time.perf_counter() - begin) / calls
 
-    for step in steps:
-        seconds(step, 1)
-    calls = [max(1, math.ceil(SAMPLE_SECONDS / seconds(step, 1))) for step in steps]
+    first = [seconds(step, 1) for step in steps]
+    calls = [  # the first call also warms up: only a long one tells how many make a sample
+        1 if warm > 10 * SAMPLE_SECONDS else max(1, math.ceil(SAMPLE_SECONDS / seconds(step, 1)))
+        for step, warm in zip(steps, first, strict=True)
+    ]
     taken: list[list[float]] = [[] for _ in steps]
     begin = time.perf_counter()
     for done in range(rounds):
@@ -296,15 +298,17 @@ def _cuda_memory(paper: Paper, how: Circumstances, side: int, size: int) -> int:
 
 
 def _weigh(entry: str, how: Circumstances, side: int, size: int) -> int:
-    """Growth of this process's resident set over three calls, in bytes."""
+    """Growth of this process's resident set over calls until its peak stands, in bytes."""
     paper = EntryPoint("", entry, "").load()
     _start_libraries()
     step = _step(paper, sides(paper, how.variant)[side], how, size)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of imports and set-up
     start = _resident("VmRSS")
-    for _ in range(3):
+    peaks = [start]
+    while len(peaks) < 4 and (len(peaks) < 3 or peaks[-1] - start > 1.01 * (peaks[-2] - start)):
         step()
-    return _resident("VmHWM") - start
+        peaks.append(_resident("VmHWM"))
+    return peaks[-1] - start
 
 
 def _start_libraries() -> None:

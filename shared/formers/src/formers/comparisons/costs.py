@@ -54,6 +54,11 @@ def _cost_plot(points: dict[str, list[dict[str, Any]]], path: Path) -> Path:
             known = [(p["size"], p[kind] * factor) for p in found if p[kind]]
             axes.plot(*zip(*known, strict=True), marker="o", label=name)
         axes.set(xlabel="side of the input", ylabel=f"{kind}, {unit}", xscale="log", yscale="log")
+        sides = [p["size"] for p in next(iter(points.values()))]
+        axes.set_xticks(sides, map(str, sides))
+        axes.xaxis.minorticks_off()
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
         axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=150)
