@@ -100,3 +100,21 @@ def test_compiled_it_is_one_graph() -> None:
     stripped = partial(in_strips, two_convolutions, width=8, halo=2)
     explained = torch._dynamo.explain(stripped)(*tensors)
     assert explained.graph_break_count == 0
+
+
+@pytest.mark.usefixtures("two_rows")
+def test_gradients_have_gradients() -> None:
+    tensors = inputs(1, 5, 5)
+    stripped = partial(in_strips, two_convolutions, width=8, halo=2)
+    assert torch.autograd.gradgradcheck(stripped, tensors)
+
+
+@pytest.mark.usefixtures("two_rows")
+def test_function_transforms() -> None:
+    tensors = [x.detach() for x in inputs(2, 6, 5)]
+    stripped = partial(in_strips, two_convolutions, width=8, halo=2)
+    found, expected = (
+        torch.func.grad(lambda *t, f=f: f(*t).square().sum(), argnums=(0, 1, 2))(*tensors)
+        for f in (stripped, two_convolutions)
+    )
+    torch.testing.assert_close(found, expected)

@@ -1,12 +1,12 @@
 """Layers a few rows of a map at a time: what lies between them stays in a CPU's cache."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 STRIP_BYTES, LEARNING_STRIP_BYTES = 1 << 20, 4 << 20
 """Of the widest map between, of the rows that :func:`in_strips` works on.
@@ -49,9 +49,9 @@ class _Strips(torch.autograd.Function):
     def forward(
         function: Callable[..., Tensor], rows: int, halo: int, x: Tensor, *tensors: Tensor
     ) -> Tensor:
-        strips = []
-        for image, seen, kept in _strips(x, rows, halo):
-            strips.append(function(x[image, seen], *tensors)[:, kept].flatten(0, 1))
+        strips = [
+            _strip(function, kept, x[seen], *tensors) for seen, kept in _strips(x, rows, halo)
+        ]
         return torch.cat(strips).unflatten(0, x.shape[:2])
 
     @staticmethod
@@ -60,35 +60,34 @@ class _Strips(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *tensors = ctx.saved_tensors
-        needed = ctx.needs_input_grad[4:]
-        leaves = [t.detach().requires_grad_(n) for t, n in zip(tensors, needed, strict=True)]
-        wanted = [leaf for leaf in leaves if leaf.requires_grad]
-        grad_x, totals = torch.zeros_like(x), [torch.zeros_like(leaf) for leaf in wanted]
-        rows = 0
-        for image, seen, kept in _strips(x, ctx.rows, ctx.halo):
-            strip = x[image, seen].detach().requires_grad_()
-            with torch.enable_grad():
-                out = ctx.function(strip, *leaves)[:, kept]
-            part = grad.flatten(0, 1)[rows : (rows := rows + out.shape[:2].numel())]
-            grad_strip, *grads = torch.autograd.grad(out, [strip, *wanted], part.view_as(out))
-            grad_x[image, seen] += grad_strip
-            for total, more in zip(totals, grads, strict=True):
+        grads = [torch.zeros_like(tensor) for tensor in (x, *tensors)]
+        rows = grad.flatten(0, 1)
+        for seen, kept in _strips(x, ctx.rows, ctx.halo):
+            function = partial(_strip, ctx.function, kept)
+            out, pull = torch.func.vjp(function, x[seen], *tensors)[:2]
+            part, *parts = pull(rows[: len(out)])
+            rows = rows[len(out) :]
+            grads[0][seen] += part
+            for total, more in zip(grads[1:], parts, strict=True):
                 total += more
-        found = iter(totals)
-        return None, None, None, grad_x, *(next(found) if need else None for need in needed)
+        return None, None, None, *grads
 
 
-def _strips(x: Tensor, rows: int, halo: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Images, rows that are seen and those of them that are kept, as even as may be."""
+def _strip(
+    function: Callable[..., Tensor], kept: slice, x: Tensor, *tensors: Tensor
+) -> Float[Tensor, "rows w out"]:
+    return function(x, *tensors)[:, kept].flatten(0, 1)
+
+
+def _strips(x: Tensor, rows: int, halo: int) -> Iterator[tuple[tuple[slice, slice], slice]]:
+    """Images and rows that are seen, and those of the rows that are kept: as even as may be."""
     batch, height = x.shape[:2]
-    count = -(-height // rows)
-    even = -(-height // count)
+    even = -(-height // -(-height // rows))
     many = max(1, rows // height)
     for first in range(0, batch, many):
         for top in range(0, height, even):
             start = max(top - halo, 0)
             kept = slice(top - start, min(top + even, height) - start)
-            yield slice(first, first + many), slice(start, top + even + halo), kept
+            yield (slice(first, first + many), slice(start, top + even + halo)), kept
