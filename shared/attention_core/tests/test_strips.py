@@ -26,6 +26,7 @@ def inputs(batch: int, height: int, width: int) -> list[Tensor]:
 def two_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strips, "STRIP_BYTES", 2 * 4 * 8 * 5)
     monkeypatch.setattr(strips, "LEARNING_STRIP_BYTES", 2 * 4 * 8 * 5)
+    monkeypatch.setattr(strips, "LEAST_HALOS", 1)
 
 
 @pytest.mark.usefixtures("two_rows")
@@ -118,3 +119,34 @@ def test_function_transforms() -> None:
         for f in (stripped, two_convolutions)
     )
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.usefixtures("two_rows")
+@pytest.mark.parametrize("shape", [(1, 7, 5), (3, 4, 5)])
+def test_what_enlarges_gives_more_rows(shape: tuple[int, int, int]) -> None:
+    x, first, _ = inputs(*shape)
+
+    def enlarge(x: Tensor, first: Tensor) -> Tensor:
+        wide = F.conv2d(x.permute(0, 3, 1, 2), first, padding=1)
+        return F.conv2d(F.pixel_shuffle(wide, 2), first[:, :2], padding=1).permute(0, 2, 3, 1)
+
+    stripped = in_strips(enlarge, x, first, width=8, halo=2, scale=2)
+    torch.testing.assert_close(stripped, enlarge(x, first))
+
+
+@pytest.mark.usefixtures("two_rows")
+def test_without_tensors_strips_are_for_inference_alone() -> None:
+    calls: list[int] = []
+    linear = torch.nn.Linear(8, 8)
+
+    def spy(x: Tensor) -> Tensor:
+        calls.append(x.shape[1])
+        return linear(x)
+
+    x = torch.randn(1, 6, 5, 8, requires_grad=True)
+    in_strips(spy, x, width=8).sum().backward()
+    assert calls == [6]
+    assert linear.weight.grad is not None
+    with torch.no_grad():
+        in_strips(spy, x, width=8)
+    assert calls == [6, 2, 2, 2]

@@ -11,6 +11,7 @@ from attention_core import (
     SuperResolver,
     TokenLinear,
     channel_cosines,
+    in_strips,
     mix_channels,
     read_checkpoint,
     require,
@@ -326,6 +327,9 @@ class GatedFeedForward(nn.Module):
         self.leave = TokenLinear(hidden, dim, bias=False)
 
     def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
+        return in_strips(self._apply_layers, x, width=self.enter.out_features, halo=1)
+
+    def _apply_layers(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         seen = self.around(rearrange(self.enter(x), "b h w dim -> b dim h w"))
         gate, passed = rearrange(seen, "b (two dim) h w -> two b h w dim", two=2)
         return self.leave(F.gelu(gate) * passed)

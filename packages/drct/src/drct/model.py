@@ -11,6 +11,8 @@ from attention_core import (
     SuperResolver,
     TokenLinear,
     WindowAttention,
+    gelu_linear,
+    in_strips,
     initialise_linear,
     learned_positions,
     read_checkpoint,
@@ -232,4 +234,7 @@ class SwinLayer(nn.Module):
     def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         attended = self.attention(self.norm1(x), (self.shift, self.shift))
         x = x + self.drop_path(attended)
-        return x + self.drop_path(self.fc2(F.gelu(self.fc1(self.norm2(x)))))
+        return x + self.drop_path(in_strips(self._mlp, x, width=self.fc1.out_features))
+
+    def _mlp(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
+        return gelu_linear(self.fc1(self.norm2(x)), self.fc2)

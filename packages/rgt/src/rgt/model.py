@@ -12,6 +12,7 @@ from attention_core import (
     SuperResolver,
     TokenLinear,
     attend,
+    in_strips,
     initialise_linear,
     pad_heads,
     read_checkpoint,
@@ -271,6 +272,9 @@ class GatedMLP(nn.Module):
         self.fc2 = TokenLinear(hidden // 2, dim)
 
     def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
+        return in_strips(self._apply_layers, x, width=self.fc1.out_features, halo=1)
+
+    def _apply_layers(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         # Two products instead of one: a half of its result would have to be copied to be normed.
         halves = zip(self.fc1.weight.chunk(2), self.fc1.bias.chunk(2), strict=True)
         passed, gate = (F.gelu(token_linear(x, *half)) for half in halves)

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attention_core.strips import in_strips
+
 ONEDNN = torch.backends.mkldnn.is_available()
 ONEDNN_ELEMENTS = 20481
 """Of an input, from which on PyTorch gives a dilated convolution of one image to oneDNN."""
@@ -97,6 +99,10 @@ class FeedForward(nn.Module):
         self.fc2 = TokenLinear(hidden, dim)
 
     def forward(self, x: Float[Tensor, "*batch tokens dim"]) -> Float[Tensor, "*batch tokens dim"]:
+        tokens = x.reshape(1, -1, 1, x.shape[-1])
+        return in_strips(self._apply_layers, tokens, width=self.fc1.out_features).reshape(x.shape)
+
+    def _apply_layers(self, x: Tensor) -> Tensor:
         return gelu_linear(self.fc1(x), self.fc2)
 
 

@@ -13,6 +13,8 @@ STRIP_BYTES, LEARNING_STRIP_BYTES = 1 << 20, 4 << 20
 
 More where gradients are asked for: what neighbouring strips share is then computed four times.
 """
+LEAST_HALOS = 8
+"""Rows of a strip for each that its neighbours compute as well."""
 
 
 def in_strips(
@@ -21,42 +23,44 @@ def in_strips(
     *tensors: Tensor,
     width: int,
     halo: int = 0,
-) -> Float[Tensor, "b h w out"]:
+    scale: int = 1,
+) -> Float[Tensor, "b new_h new_w out"]:
     """``function(x, *tensors)``, on a CPU of a few rows of ``x`` at a time.
 
     What the function makes on the way then stays in the cache and is not the size of the map; for
-    the backward pass ``x`` alone is kept, and the rest is computed again.
+    the backward pass the arguments alone are kept, and the rest is computed again.
 
     Args:
         function: whose every row depends on the ``halo`` rows above and below, and on a border as
             a convolution with zeros around the map does. It draws no random numbers.
         x: the maps.
-        tensors: all else that the function computes with and that may ask for a gradient.
-        width: channels of the widest map that it makes on the way.
+        tensors: all else that may ask for a gradient. If none are given, strips are for inference
+            alone, and the function may compute with anything.
+        width: channels of the widest map that it makes on the way, for each pixel of ``x``.
         halo: see above.
+        scale: rows that it makes of each row.
     """
     learns = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *tensors))
     most = LEARNING_STRIP_BYTES if learns else STRIP_BYTES
-    rows = max(1, most // (4 * width * max(1, x.shape[2])))
-    whole = torch.compiler.is_compiling() or torch.jit.is_tracing() or x.device.type != "cpu"
+    rows = max(1, LEAST_HALOS * halo, most // (4 * width * max(1, x.shape[2])))
+    whole = learns and not tensors
+    whole |= torch.compiler.is_compiling() or torch.jit.is_tracing() or x.device.type != "cpu"
     if whole or torch.is_autocast_enabled("cpu") or x.shape[0] * x.shape[1] <= rows:
         return function(x, *tensors)
-    return _Strips.apply(function, rows, halo, x, *tensors)
+    return _Strips.apply(function, (rows, halo, scale), x, *tensors)
 
 
 class _Strips(torch.autograd.Function):
     @staticmethod
     def forward(
-        function: Callable[..., Tensor], rows: int, halo: int, x: Tensor, *tensors: Tensor
+        function: Callable[..., Tensor], cut: tuple[int, int, int], x: Tensor, *tensors: Tensor
     ) -> Tensor:
-        strips = [
-            _strip(function, kept, x[seen], *tensors) for seen, kept in _strips(x, rows, halo)
-        ]
-        return torch.cat(strips).unflatten(0, x.shape[:2])
+        strips = [_strip(function, kept, x[seen], *tensors) for seen, kept in _strips(x, *cut)]
+        return torch.cat(strips).unflatten(0, (len(x), -1))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.function, ctx.rows, ctx.halo, *tensors = inputs
+        ctx.function, ctx.cut, *tensors = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
@@ -64,7 +68,7 @@ class _Strips(torch.autograd.Function):
         x, *tensors = ctx.saved_tensors
         grads = [torch.zeros_like(tensor) for tensor in (x, *tensors)]
         rows = grad.flatten(0, 1)
-        for seen, kept in _strips(x, ctx.rows, ctx.halo):
+        for seen, kept in _strips(x, *ctx.cut):
             function = partial(_strip, ctx.function, kept)
             out, pull = torch.func.vjp(function, x[seen], *tensors)[:2]
             part, *parts = pull(rows[: len(out)])
@@ -72,7 +76,7 @@ class _Strips(torch.autograd.Function):
             grads[0][seen] += part
             for total, more in zip(grads[1:], parts, strict=True):
                 total += more
-        return None, None, None, *grads
+        return None, None, *grads
 
 
 def _strip(
@@ -81,13 +85,15 @@ def _strip(
     return function(x, *tensors)[:, kept].flatten(0, 1)
 
 
-def _strips(x: Tensor, rows: int, halo: int) -> Iterator[tuple[tuple[slice, slice], slice]]:
-    """Images and rows that are seen, and those of the rows that are kept: as even as may be."""
+def _strips(
+    x: Tensor, rows: int, halo: int, scale: int
+) -> Iterator[tuple[tuple[slice, slice], slice]]:
+    """Images and rows that are seen, and those of their rows that are kept: as even as may be."""
     batch, height = x.shape[:2]
     even = -(-height // -(-height // rows))
     many = max(1, rows // height)
     for first in range(0, batch, many):
         for top in range(0, height, even):
             start = max(top - halo, 0)
-            kept = slice(top - start, min(top + even, height) - start)
+            kept = slice(scale * (top - start), scale * (min(top + even, height) - start))
             yield (slice(first, first + many), slice(start, top + even + halo)), kept

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +14,13 @@ from torch import Tensor, nn
 
 from attention_core.config import require, require_positive
 from attention_core.model import PaperModel
+from attention_core.strips import in_strips
+from attention_core.windows import convolve
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean colour of DIV2K, taken off the input of every published model."""
+HEAD_REACH = 3
+"""Rows that the head sees beyond its own: one before the steps, then 1, 1/2, 1/4 and so on."""
 
 
 class SuperResolver(PaperModel):
@@ -54,7 +59,11 @@ class SuperResolver(PaperModel):
         x = (image - self.mean) * self.config.image_range
         shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
         x = self.body_conv(self.forward_features(shallow)) + shallow
-        return self.reconstruct(x) / self.config.image_range + self.mean
+        image = in_strips(
+            partial(convolve, self.reconstruct), rearrange(x, "b dim h w -> b h w dim"),
+            width=4 * x.shape[1] * self.scale, halo=HEAD_REACH, scale=self.scale,
+        )  # fmt: skip
+        return rearrange(image, "b h w c -> b c h w") / self.config.image_range + self.mean
 
     def forward_features(self, shallow: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b dim h w"]:
         """Deep features of the shallow ones: the groups, between two norms."""
