@@ -286,3 +286,24 @@ def test_convolutions_of_maps_whose_last_axis_is_the_channels() -> None:
     assert point.weight.shape == (10, 6, 1, 1)
     torch.testing.assert_close(point(x), nn.Conv2d.forward(point, plain).permute(0, 2, 3, 1))
     torch.testing.assert_close(convolve(wide, x), wide(plain).permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (2, 1), (0, 3), (3, 0)])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_few_rows_of_windows_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, shift: tuple[int, int], rows: int
+) -> None:
+    torch.manual_seed(0)
+    attention = WindowAttention(6, 2, (4, 4), alignment=1).double()
+    x = torch.randn(2, 16, 8, 6, dtype=torch.float64)
+    whole = attention(x, shift)
+    monkeypatch.setattr(module, "PIECE_BYTES", rows * 4 * 18 * 8 * 4)
+    seen: list[int] = []
+    partition = WindowGrid.partition
+    monkeypatch.setattr(
+        WindowGrid, "partition", lambda grid, x: (seen.append(grid.size[0]), partition(grid, x))[1]
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(attention(x, shift), whole)
+    assert max(seen) == 4 * rows
+    assert sum(seen) == 16

@@ -27,6 +27,8 @@ MAPS_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
 NARROW = 8
 """Up to this head size a CPU's fused kernel is slower than products over maps in its cache."""
 LOG2E, SMALL = math.log2(math.e), 1e-25
+PIECE_BYTES = 16 << 20
+"""Of queries, keys and values that window attention holds at a time on a CPU, in inference."""
 ALIGNMENT = 8
 """Head sizes are padded to a multiple of this: what fused kernels take, and what runs fast."""
 
@@ -218,19 +220,36 @@ class WindowAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "b h w dim"], shift: tuple[int, int] = (0, 0)
     ) -> Float[Tensor, "b h w dim"]:
-        grid = WindowGrid((x.shape[1], x.shape[2]), self.window, shift)
+        size = x.shape[1], x.shape[2]
+        WindowGrid(size, self.window, shift)  # complains of sizes that don't fit
         head_dim = x.shape[-1] // self.heads
         extra = -head_dim % self.alignment
         weight = pad_heads(self.qkv.weight, head_dim, extra)
         offset = None if self.qkv.bias is None else pad_heads(self.qkv.bias, head_dim, extra)
         out = pad_heads(self.proj.weight.mT, head_dim, extra).mT
-
-        qkv = token_linear(grid.partition(x), weight, offset)
-        query, key, value = split_heads(qkv, self.heads)
         bias = relative_position_bias(self.table, self.window)
-        attended = window_attention(query, key, value, bias, grid, scale=head_dim**-0.5)
-        attended = rearrange(attended, "n heads tokens d -> n tokens (heads d)")
-        return grid.merge(token_linear(attended, out, self.proj.bias))
+
+        def attend_to(x: Tensor, shift: tuple[int, int]) -> Tensor:
+            grid = WindowGrid((x.shape[1], x.shape[2]), self.window, shift)
+            parts = split_heads(token_linear(grid.partition(x), weight, offset), self.heads)
+            attended = window_attention(*parts, bias, grid, scale=head_dim**-0.5)
+            attended = rearrange(attended, "n heads tokens d -> n tokens (heads d)")
+            return grid.merge(token_linear(attended, out, self.proj.bias))
+
+        rows = PIECE_BYTES // (4 * len(weight) * size[1] * self.window[0])
+        high = self.window[0] * max(1, rows)
+        whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu"
+        if whole or size[0] <= high:
+            return attend_to(x, shift)
+        # A few rows of windows at a time, then the row that the shift brings together: what lies
+        # between is not the size of the map.
+        top, end = shift[0], size[0] - -shift[0] % self.window[0]
+        parts = [attend_to(part, (0, shift[1])) for part in x[:, top:end].split(high, 1)]
+        if top:
+            ends = torch.cat([x[:, :top], x[:, end:]], 1)
+            first, last = attend_to(ends, shift).split([top, size[0] - end], 1)
+            parts = [first, *parts, last]
+        return torch.cat(parts, 1)
 
 
 def _reorder(rows: Tensor, order: Tensor, back: Tensor) -> Tensor:
@@ -348,10 +367,8 @@ def _kinds_attention(
     counts: Sequence[int],
     scale: float,
 ) -> Tensor:
-    if biases is not None:
-        biases = (
-            biases.detach()
-        )  # one that asks for a gradient would leave the fused path even here
+    # Biases that ask for a gradient would leave the fused path even here.
+    biases = None if biases is None else biases.detach()
     return _attend_kinds(query, key, value, biases, counts, scale).contiguous()
 
 
