@@ -40,12 +40,13 @@ def in_strips(
         halo: see above.
         scale: rows that it makes of each row.
     """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return function(x, *tensors)
     learns = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *tensors))
     most = LEARNING_STRIP_BYTES if learns else STRIP_BYTES
     rows = max(1, LEAST_HALOS * halo, most // (4 * width * max(1, x.shape[2])))
-    whole = learns and not tensors
-    whole |= torch.compiler.is_compiling() or torch.jit.is_tracing() or x.device.type != "cpu"
-    if whole or torch.is_autocast_enabled("cpu") or x.shape[0] * x.shape[1] <= rows:
+    whole = x.device.type != "cpu" or torch.is_autocast_enabled("cpu")
+    if whole or (learns and not tensors) or x.shape[0] * x.shape[1] <= rows:
         return function(x, *tensors)
     return _Strips.apply(function, (rows, halo, scale), x, *tensors)
 
