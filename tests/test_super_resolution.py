@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from attention_core import Paper, SuperResolver
+from attention_core import Paper, SuperResolver, strips, windows
 from formers.comparisons import super_resolution
 from image_restoration_kit import enlarge, quantise, read_picture, resize, write_picture
 from image_restoration_kit.families import FAMILIES
@@ -140,3 +140,20 @@ def network(paper: Paper) -> Any:
     config = paper.tiny[0]
     still = {"drop_path": 0.0} if hasattr(config, "drop_path") else {}
     return paper.build(replace(config, scale=2, **still))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_pieces_give_what_the_whole_gives(
+    paper: Paper, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    for config in paper.tiny:
+        network: Any = paper.build(config).double().eval()
+        side = network.multiple * -(-50 // network.multiple)
+        image = torch.rand(batch, network.channels, side, network.multiple, dtype=torch.float64)
+        if network.positions is not None:
+            continue
+        whole = network(image)
+        with monkeypatch.context() as patch, torch.no_grad():
+            patch.setattr(strips, "STRIP_BYTES", 1)
+            patch.setattr(windows, "PIECE_BYTES", 1)
+            torch.testing.assert_close(network(image), whole)

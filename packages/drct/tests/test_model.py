@@ -76,9 +76,9 @@ def test_initialisation() -> None:
     torch.manual_seed(0)
     model = DRCT(replace(TINY, dim=60, heads=(6,), growth=20))
     layer = model.groups[0].layers[1]
-    for weight in (layer.fc1.weight, layer.attention.qkv.weight, layer.attention.table):
+    for weight in (layer.mlp.fc1.weight, layer.attention.qkv.weight, layer.attention.table):
         assert weight.std().item() == pytest.approx(0.02, rel=0.1)
-    assert layer.fc1.bias.eq(0).all()
+    assert layer.mlp.fc1.bias.eq(0).all()
     assert layer.attention.qkv.bias.eq(0).all()
 
 

@@ -95,7 +95,7 @@ def official(config: DRCTConfig, **extra: Tensor) -> tuple[dict[str, Tensor], DR
             kind = "swin" if kind == "layers" else kind
             key = ".".join(["layers", group, f"{kind}{int(number) + 1}", *rest])
             key = key.replace("attention.table", "attn.relative_position_bias_table")
-            key = key.replace(".attention.", ".attn.").replace(".fc", ".mlp.fc")
+            key = key.replace(".attention.", ".attn.")
             value = value[..., None, None] if kind == "adjust" and value.ndim == 2 else value
         state[key] = value
     return {**state, **extra}, model

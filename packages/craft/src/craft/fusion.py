@@ -34,7 +34,8 @@ class HybridFusionBlock(nn.Module):
     def forward(
         self, low: Float[Tensor, "b h w dim"], high: Float[Tensor, "b h w dim"]
     ) -> Float[Tensor, "b h w dim"]:
-        return self.gate(low + self.attention(self.norm1(low), high), self.norm2)
+        low = low + self.attention(self.norm1(low), high)
+        return low + self.gate(self.norm2(low))
 
 
 class ChannelCrossAttention(nn.Module):
@@ -71,10 +72,7 @@ class GatedFeedForward(nn.Module):
         self.spread = DepthwiseConv(2 * hidden)
         self.fc2 = TokenConv(hidden, dim, bias=False)
 
-    def forward(
-        self, x: Float[Tensor, "b h w dim"], norm: nn.LayerNorm
-    ) -> Float[Tensor, "b h w dim"]:
-        """The network behind ``norm``, around a skip."""
+    def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         # Convolutions of 127 channels are several times as slow as those of 128.
         hidden = self.fc2.in_channels
         extra = -hidden % LANES
@@ -82,25 +80,20 @@ class GatedFeedForward(nn.Module):
         fc2 = pad_heads(self.fc2.weight.flatten(1).mT, hidden, extra).mT
         # A half of its own for each of gate and value: what they go through lies in one piece.
         weights = (*wide.flatten(1).chunk(2), *spread.chunk(2), fc2)
-        function = partial(_gated, norm.eps)
-        return in_strips(function, x, norm.weight, norm.bias, *weights, width=len(wide), halo=1)
+        return in_strips(_gated, x, *weights, width=len(wide), halo=1)
 
 
 def _gated(
-    eps: float,
     x: Float[Tensor, "b h w dim"],
-    scale: Float[Tensor, "dim"],
-    shift: Float[Tensor, "dim"],
     to_gate: Float[Tensor, "hidden dim"],
     to_value: Float[Tensor, "hidden dim"],
     spread_gate: Float[Tensor, "hidden 1 3 3"],
     spread_value: Float[Tensor, "hidden 1 3 3"],
     out: Float[Tensor, "dim hidden"],
 ) -> Float[Tensor, "b h w dim"]:
-    normal = F.layer_norm(x, x.shape[-1:], scale, shift, eps)
-    gate = convolve(_depthwise(spread_gate), token_linear(normal, to_gate))
-    value = convolve(_depthwise(spread_value), token_linear(normal, to_value))
-    return x + token_linear(F.gelu(gate) * value, out)
+    gate = convolve(_depthwise(spread_gate), token_linear(x, to_gate))
+    value = convolve(_depthwise(spread_value), token_linear(x, to_value))
+    return token_linear(F.gelu(gate) * value, out)
 
 
 def _depthwise(filters: Float[Tensor, "dim 1 3 3"]) -> Callable[[Tensor], Tensor]:

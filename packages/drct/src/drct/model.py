@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from attention_core import (
     Checkpoint,
     DropPath,
+    FeedForward,
     SuperResolver,
     TokenLinear,
     WindowAttention,
-    gelu_linear,
-    in_strips,
     initialise_linear,
     learned_positions,
     read_checkpoint,
@@ -228,13 +227,9 @@ class SwinLayer(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attention = WindowAttention(dim, heads, (window, window), qkv_bias=qkv_bias)
         self.norm2 = nn.LayerNorm(dim)
-        self.fc1 = TokenLinear(dim, int(dim * mlp_ratio))
-        self.fc2 = TokenLinear(int(dim * mlp_ratio), dim)
+        self.mlp = FeedForward(dim, int(dim * mlp_ratio))
 
     def forward(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
         attended = self.attention(self.norm1(x), (self.shift, self.shift))
         x = x + self.drop_path(attended)
-        return x + self.drop_path(in_strips(self._mlp, x, width=self.fc1.out_features))
-
-    def _mlp(self, x: Float[Tensor, "b h w dim"]) -> Float[Tensor, "b h w dim"]:
-        return gelu_linear(self.fc1(self.norm2(x)), self.fc2)
+        return x + self.drop_path(self.mlp(self.norm2(x)))

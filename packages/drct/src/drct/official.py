@@ -20,8 +20,6 @@ _LAYER_NAMES = {
     "attn.relative_position_bias_table": "attention.table",
     "attn.qkv": "attention.qkv",
     "attn.proj": "attention.proj",
-    "mlp.fc1": "fc1",
-    "mlp.fc2": "fc2",
 }
 _BUFFERS = ("relative_position_index", "attn_mask")
 _TABLE = "swin1.attn.relative_position_bias_table"

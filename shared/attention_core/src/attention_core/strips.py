@@ -40,15 +40,21 @@ def in_strips(
         halo: see above.
         scale: rows that it makes of each row.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if not may_cut(x):
         return function(x, *tensors)
     learns = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *tensors))
     most = LEARNING_STRIP_BYTES if learns else STRIP_BYTES
     rows = max(1, LEAST_HALOS * halo, most // (4 * width * max(1, x.shape[2])))
-    whole = x.device.type != "cpu" or torch.is_autocast_enabled("cpu")
-    if whole or (learns and not tensors) or x.shape[0] * x.shape[1] <= rows:
+    if (learns and not tensors) or x.shape[0] * x.shape[1] <= rows:
         return function(x, *tensors)
     return _Strips.apply(function, (rows, halo, scale), x, *tensors)
+
+
+def may_cut(x: Tensor) -> bool:
+    """Whether work on a map pays in pieces: on a CPU, and not in graphs, which decide alone."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
 class _Strips(torch.autograd.Function):

@@ -61,7 +61,7 @@ class SuperResolver(PaperModel):
         x = self.body_conv(self.forward_features(shallow)) + shallow
         image = in_strips(
             partial(convolve, self.reconstruct), rearrange(x, "b dim h w -> b h w dim"),
-            width=4 * x.shape[1] * self.scale, halo=HEAD_REACH, scale=self.scale,
+            width=x.shape[1] * self.scale**2, halo=HEAD_REACH, scale=self.scale,
         )  # fmt: skip
         return rearrange(image, "b h w c -> b c h w") / self.config.image_range + self.mean
 
@@ -75,7 +75,7 @@ class SuperResolver(PaperModel):
         return rearrange(self.norm(x), "b h w dim -> b dim h w")
 
     def reconstruct(self, x: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b c sh sw"]:
-        """The enlarged image of the features."""
+        """The enlarged image of the features; each row sees ``HEAD_REACH`` more at most."""
         x = F.leaky_relu(self.before_upsample(x), 0.01)
         return self.conv_last(self.upsample(x))
 

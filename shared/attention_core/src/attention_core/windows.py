@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from attention_core.attention import attend, cached_per_size, split_heads
 from attention_core.linear import token_linear
+from attention_core.strips import may_cut
 
 MASKED = -100.0
 """What Swin and its successors add to the logits of pairs that only the shift brought together."""
@@ -238,8 +239,7 @@ class WindowAttention(nn.Module):
 
         rows = PIECE_BYTES // (4 * len(weight) * size[1] * self.window[0])
         high = self.window[0] * max(1, rows)
-        whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu"
-        if whole or size[0] <= high:
+        if torch.is_grad_enabled() or not may_cut(x) or size[0] <= high:
             return attend_to(x, shift)
         # A few rows of windows at a time, then the row that the shift brings together: what lies
         # between is not the size of the map.
@@ -326,31 +326,20 @@ def _attend_kinds(
     scale: float,
 ) -> Float[Tensor, "windows queries heads dim"]:
     if _narrow(query):
-        return _attend_narrow(query, key, value, biases, counts, scale)
+        attended = _token_major(query)
+        for kind, some, maps in _chunks(query, key, counts, copies=1):
+            q, k, v = (x[some].flatten(0, 1) for x in (query, key, value))
+            weights = _weights(q, k, biases, (kind, some[1]), scale, maps[0])
+            # The other way round the product would have few columns, and be slow for it.
+            _put(v.mT @ weights.mT, attended, some)
+        return attended
     if biases is None:
         return attend(query, key, value, scale=scale).transpose(1, 2)
     parts = zip(query.split(counts), key.split(counts), value.split(counts), biases, strict=True)
-    attended = [  # fused kernels take a bias of four axes only
+    by_kind = [  # fused kernels take a bias of four axes only
         attend(q, k, v, bias, scale=scale).transpose(1, 2) for q, k, v, bias in parts if len(q)
     ]
-    return torch.cat(attended) if len(attended) > 1 else attended[0]
-
-
-def _attend_narrow(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    biases: Tensor | None,
-    counts: Sequence[int],
-    scale: float,
-) -> Float[Tensor, "windows queries heads dim"]:
-    attended = _token_major(query)
-    for kind, some, maps in _chunks(query, key, counts, copies=1):
-        q, k, v = (x[some].flatten(0, 1) for x in (query, key, value))
-        weights = _weights(q, k, biases, (kind, some[1]), scale, maps[0])
-        # The other way round the product would have few columns, and be slow for it.
-        _put(v.mT @ weights.mT, attended, some)
-    return attended
+    return torch.cat(by_kind) if len(by_kind) > 1 else by_kind[0]
 
 
 def _narrow(query: Tensor) -> bool:
@@ -373,14 +362,7 @@ def _kinds_attention(
 
 
 @_kinds_attention.register_fake
-def _(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    biases: Tensor | None,
-    counts: Sequence[int],
-    scale: float,
-) -> Tensor:
+def _(query: Tensor, *others: Any) -> Tensor:
     return _token_major(query)
 
 
@@ -494,13 +476,7 @@ def _product(a: Tensor, b: Tensor, out: Tensor, *, alpha: float = 1.0, add: bool
 
 @_kinds_attention_backward.register_fake
 def _(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    biases: Tensor | None,
-    counts: Sequence[int],
-    scale: float,
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, biases: Tensor | None, *others: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     grads = _token_major(query), _token_major(key), _token_major(value)
     return (*grads, _like(biases, query))

@@ -304,11 +304,13 @@ def _weigh(entry: str, how: Circumstances, side: int, size: int) -> int:
     step = _step(paper, sides(paper, how.variant)[side], how, size)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of imports and set-up
     start = _resident("VmRSS")
-    peaks = [start]
-    while len(peaks) < 4 and (len(peaks) < 3 or peaks[-1] - start > 1.01 * (peaks[-2] - start)):
+    grown = 0
+    for _ in range(3):
         step()
-        peaks.append(_resident("VmHWM"))
-    return peaks[-1] - start
+        before, grown = grown, _resident("VmHWM") - start
+        if before and grown <= 1.01 * before:
+            break
+    return grown
 
 
 def _start_libraries() -> None:

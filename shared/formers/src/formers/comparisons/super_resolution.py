@@ -165,7 +165,7 @@ STUDIES = (
     Study(
         id="cost",
         question="What does an image cost, over its size?",
-        cost="4 min on two CPU cores; 1 hour with --full",
+        cost="4 min on two CPU cores; over an hour with --full",
         measure=partial(cost, SIDES, FULL_SIDES),
     ),
     Study(
